@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from cgan.evaluation import METRICS, Evaluation, Score
+from cgan.evaluation import Evaluation, Score
 from cgan.params.sections import TrainChoices
-from cgan.quality.conditions import Conditions, labels_to_draw
+from cgan.quality.conditions import METRICS, Conditions, labels_to_draw
 from cgan.quality.judge import Judge, accuracy
 from cgan.quality.likeness import find_near_copies
 from cgan.training.auto import choose
@@ -67,7 +67,7 @@ def small(scale: Scale) -> Result:
         closer = near.is_copy.double().mean().item()
         more = {"pupil": Score(value=pupil.value), "copies": Score(value=closer)}
         found = replace(found, metrics={**found.metrics, **more})
-        reports[f"{len(some):,}"] = found.as_json()
+        reports[f"{len(some):,}"] = found.report().as_json()
         numbers = cells(found, (*OF_SMALL, "pupil", "copies"))
         table.add(f"{len(some):,}", f"{trained.wall_time_s:.0f}", *numbers)
         print(" ".join(table.rows[-1]), flush=True)

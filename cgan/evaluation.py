@@ -1,138 +1,52 @@
-"""How good a generator's drawings are: what `evaluate` measured, in memory and as evaluation.json.
+"""How good a generator's drawings are: what `evaluate` measured, as evaluation.json and as a report.
 
-Whoever shows a number (page, card, tables, gate, service) reads it here.
+A score says what its metric is. So whoever shows a number (page, card, tables, service) reads it here alone.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from cgan import notebook
 from cgan.errors import CganError
 from cgan.files import read_json, write_json
+from cgan.proportions import joint_z, proportion_interval
+from cgan.report import Interval, Kind, Number, Report, Table, in_words
 from cgan.text import percent
 
-Interval = tuple[float, float]  # at 95 %
-QUALITY = "quality/"  # before the metrics of an evaluation in MLflow
 # Keys of a context in which evaluations may differ and be compared. Of fewer drawings intervals are wider.
 FREE_KEYS = {"generator_digest", "drawn_images"}
-# The key of a context that says how many images a metric is taken of, where its value depends on that (a
-# Fréchet distance falls with it).
-SAMPLE_SIZE_KEYS = {
-    "fid_judge": "distance_images",
-    "recall": "neighbour_images",
-    "coverage": "neighbour_images",
-}
-
-
-@dataclass(frozen=True)
-class Metric:
-    """`key`: of metrics.json. `short_name`: only of the few that lead where there is room for three or four
-    numbers. `is_share`: a share of all drawings or images, between 0 and 1."""
-
-    key: str
-    name: str
-    meaning: str
-    better: str = "higher"  # or "lower"
-    short_name: str = ""
-    is_share: bool = True
-
-    @property
-    def tracked_key(self) -> str:
-        """Its name in MLflow."""
-        return f"{QUALITY}{self.key}"
-
-    @property
-    def arrow(self) -> str:
-        """The direction of better."""
-        return "↑" if self.better == "higher" else "↓"
-
-    def shown(self, value: float) -> str:
-        """A value for readers: `98.6 %`, `0.335`; a dash for what is no number."""
-        if not math.isfinite(value):
-            return "–"
-        if self.is_share:
-            return percent(value)
-        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}".rstrip(".")
-
-    def bounded(self, interval: Interval) -> Interval:
-        """An interval within what the metric can be: not below 0, and a share at most 1."""
-        low, high = interval
-        return max(0.0, low), min(1.0, high) if self.is_share else high
-
-
-METRICS = {
-    metric.key: metric
-    for metric in (
-        Metric(
-            "conditional_accuracy",
-            "conditional accuracy",
-            "share of drawings that show the class asked for, mean over classes",
-            short_name="accuracy",
-        ),
-        Metric(
-            "fid_judge",
-            "Fréchet distance",
-            "how far the drawings are from held-out real images, in the judge's features",
-            "lower",
-            short_name="distance",
-            is_share=False,
-        ),
-        Metric(
-            "coverage", "coverage", "share of real images with a drawing in their neighbourhood"
-        ),
-        Metric(
-            "recall",
-            "recall",
-            "share of real images that are in the neighbourhood of a drawing",
-            short_name="recall",
-        ),
-        Metric(
-            "worst_class_accuracy",
-            "accuracy of the worst class",
-            "conditional accuracy of the class that fares worst",
-        ),
-        Metric(
-            "worst_class_diversity",
-            "diversity of the worst class",
-            "how far a drawing is from the most similar of 24 others, moved ones included, in the class that "
-            "fares worst; 1 is like real",
-            is_share=False,
-        ),
-        Metric(
-            "gan_train_accuracy",
-            "GAN-train accuracy",
-            "on real images, of a classifier that was trained on drawings alone; mean over classes",
-            short_name="GAN-train",
-        ),
-        Metric(
-            "copies",
-            "copies",
-            "drawings nearer to a training image than unseen real images are, even if moved, turned or noisy",
-            "lower",
-        ),
-    )
-}
-
-RANKED_BY = "fid_judge"  # the metric that says which of several runs is the best
+# Of real images' accuracy, from end to end: above, the sentence gives the interval.
+WIDE_INTERVAL = 0.05
+WEAK_JUDGE_ACCURACY = 0.9  # a judge that is right on fewer real images says little of drawings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
-    """A metric's `value`, and `real`: what real images get in place of drawings. None: not known.
+class MetricFacts:
+    """What a metric is. `key`: of metrics.json. `better`: the direction. `kind`: how it is written.
+    `sample_size`: the key of a context that says of how many images it is taken, where its value depends on
+    that (a Fréchet distance falls with it)."""
 
-    `interval` and `real_interval`: at 95 %. `replicates` and `real_replicates`: by the bootstrap, or with the
-    variance of a jackknife, less the value (`quality.estimates`); generators that were measured alike had the
-    same latents and images, which were resampled alike. `details`: other numbers by their names.
+    key: str = ""
+    name: str = ""
+    meaning: str = ""
+    better: Literal["higher", "lower"] = "higher"
+    kind: Kind = "share"
+    sample_size: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score(Number, MetricFacts):
+    """A metric's `value` with its 95 % interval, and `real`: what real images get in place of drawings.
+
+    `replicates` and `real_replicates`: by the bootstrap, or with the variance of a jackknife, less the value
+    (`quality.estimates`); generators that were measured alike had the same latents and images, which were
+    resampled alike. `details`: other numbers by their names.
     """
 
-    value: float | None = None
-    real: float | None = None
-    interval: Interval | None = None
     real_interval: Interval | None = None
     replicates: Sequence[float] = field(default=(), repr=False)
     real_replicates: Sequence[float] = field(default=(), repr=False)
@@ -162,11 +76,11 @@ class ClassScores:
 class Evaluation:
     """The measurements of a generator's drawings, beside real images.
 
-    `metrics`: by the keys of `METRICS`; `classes`: a row each, in the order of the labels. `confusion`:
-    drawings by the class asked for and the one that the judge sees. `context`: what every number depends on;
-    `comparable` says of two evaluations whether they can be compared. `not_measurable`: why
-    metrics have no value, where the judge may be no better than one that guesses. `judge_on_test_set`: how
-    often the judge is right on the data's own test set, where there is one.
+    `metrics`: by their keys; `classes`: a row each, in the order of the labels. `confusion`: drawings by the
+    class asked for and the one that the judge sees. `context`: what every number depends on;
+    `context_differences` says whether two evaluations can be compared. `not_measurable`: why metrics have no
+    value, where the judge may be no better than one that guesses. `judge_on_test_set`: how often the judge is
+    right on the data's own test set, where there is one.
     """
 
     metrics: Mapping[str, Score]
@@ -179,7 +93,12 @@ class Evaluation:
 
     def score(self, key: str) -> Score:
         """The score of a metric; without a value where it was not measured."""
-        return self.metrics.get(key, Score())
+        return self.metrics.get(key, Score(key=key))
+
+    def values(self) -> dict[str, float]:
+        """The metrics that have a value, for DVC and MLflow."""
+        scores = self.metrics.items()
+        return {key: round(score.value, 5) for key, score in scores if score.value is not None}
 
     @property
     def names(self) -> list[str]:
@@ -191,50 +110,134 @@ class Evaluation:
         digest = facts.get("digest")
         return digest is not None and bool(self.context.get("generator_digest") == digest)
 
-    def rows(self) -> list[tuple[Metric, Score]]:
-        """The metrics that were measured, in the order of `METRICS`, as tables and pages show them."""
-        return [
-            (metric, self.metrics[key])
-            for key, metric in METRICS.items()
-            if self.score(key).value is not None
-        ]
+    def comparable(self, key: str = "") -> dict[str, Any]:
+        """The part of the context that has to be equal in an evaluation that is compared; with a metric's
+        key, where this metric is."""
+        sample_sizes = {score.sample_size for score in self.metrics.values()}
+        free = FREE_KEYS | sample_sizes - {self.score(key).sample_size}
+        return {name: value for name, value in self.context.items() if name not in free}
 
-    def table(self) -> list[list[str]]:
-        """Each metric with its interval, what real images get and what it means; a header first."""
-        rows = [["metric", "drawn", "95 % interval", "real images", "better", "meaning"]]
-        for metric, score in self.rows():
-            value, real = (
-                "" if number is None else metric.shown(number)
-                for number in (score.value, score.real)
+    def weakest_classes(self) -> list[tuple[int, str]]:
+        """The classes that are clearly behind real images, in accuracy or diversity, the weakest first: the
+        label of each, and in words in what it is further behind.
+
+        They are behind where even the near ends of both intervals, which are at 95 % for all classes together
+        (Bonferroni), are apart. So of equally good classes, however many, one is named in at most one
+        evaluation of twenty.
+        """
+        found, z = [], joint_z(max(1, len(self.classes)))
+        for label, row in enumerate(self.classes):
+            parts = []  # what the class has of real images', at those ends, and in words
+            if row.accuracy is not None and row.real_accuracy:
+                _, high = proportion_interval(row.accuracy, sum(self.confusion[label]), z)
+                real_low, _ = proportion_interval(row.real_accuracy, row.heldout, z)
+                real = f"its {row.heldout:,} held-out images {percent(row.real_accuracy)}"
+                parts.append((high / real_low, f"{percent(row.accuracy)} right, {real}"))
+            if row.diversity is not None and row.diversity_interval:
+                reach = z / joint_z(1) * (row.diversity_interval[1] - row.diversity)
+                words = f"{percent(row.diversity, 0)} as diverse as real images"
+                parts.append((row.diversity + reach, words))
+            if parts:
+                part, words = min(parts)
+                found.append((part, label, words))
+        return [(label, words) for part, label, words in sorted(found) if part < 1]
+
+    def report(self, training_s: float | None = None) -> Report:
+        """The answer in a sentence, which tells the seconds of the training where they are known, with a
+        table of the metrics that have a value, and one of the classes."""
+        measured = [score for score in self.metrics.values() if score.value is not None]
+        of_metrics = Table(
+            "Beside real images",
+            ("metric", "drawings", "95 % interval", "real images", "better"),
+            [
+                (row.name, row, row.interval_in_words, in_words(row.real, row.kind), row.better)
+                for row in measured
+            ],
+            notes=[score.meaning for score in measured],
+        )
+        of_classes = Table(
+            "Class by class",
+            ("class", "right", "real images right", "diversity", "held-out images"),
+            [
+                (
+                    name,
+                    Number(value=row.accuracy, interval=row.accuracy_interval).with_interval,
+                    Number(value=row.real_accuracy),
+                    Number(value=row.diversity, interval=row.diversity_interval).with_interval,
+                    row.heldout,
+                )
+                for name, row in zip(self.names, self.classes, strict=True)
+            ],
+        )
+        return Report(
+            question="How good are the drawings?",
+            sentence=" ".join(f"{part.removesuffix('.')}." for part in self._parts(training_s)),
+            tables=[of_metrics, of_classes] if self.classes else [of_metrics],
+            facts=asdict(self),
+        )
+
+    def _parts(self, training_s: float | None) -> Iterator[str]:
+        """Of the sentence: `Legible: 99.4 % (real images 98.6 %; odd ones are misread more often)`, `Varied
+        (recall): 96 % of real images`, `Weakest class: 9 (94 % as diverse as real images)`, `No near copies`,
+        `Trained in 24 s`. The word of a weak judge comes last."""
+        if self.not_measurable:
+            yield f"What the drawings are worth is not measurable: {self.not_measurable}"
+        accuracy = self._beside_real("conditional_accuracy")
+        weak = accuracy is not None and accuracy[1] < WEAK_JUDGE_ACCURACY
+        if accuracy and not weak:
+            yield f"Legible: {self._legible(*accuracy)}"
+        if weak and (pair := self._beside_real("gan_train_accuracy")):
+            of_drawings, of_images = map(percent, pair)
+            part = (
+                f"A classifier trained on drawings alone is right on {of_drawings} of real images"
             )
-            interval = ""
-            if score.interval and score.value is not None and math.isfinite(score.value):
-                interval = " to ".join(map(metric.shown, score.interval))
-            rows.append([metric.name, value, interval, real, metric.better, metric.meaning])
-        return rows
+            yield f"{part}, one trained on real images on {of_images}"
+        if (pair := self._beside_real("recall")) and pair[1]:
+            value, real = pair
+            yield f"Varied (recall): {percent(min(value / real, 1.0), 0)} of real images"
+        if not self.not_measurable and (weakest := self.weakest_classes()):
+            label, words = weakest[0]
+            yield f"Weakest class: {self.names[label]} ({words})"
+        if pair := self._beside_real("copies"):
+            value, real = pair
+            near = f"Near copies: {percent(value)} (real images {percent(real)})"
+            yield near if value else "No near copies"
+        if accuracy and weak:
+            yield f"By a weak judge, legible: {self._legible(*accuracy)}"
+        if training_s:
+            yield f"Trained in {training_s:,.0f} s"
+
+    def _legible(self, value: float, real: float) -> str:
+        score = self.score("conditional_accuracy")
+        low, high = score.real_interval or (0, 0)
+        between = harder = ""
+        if high - low > WIDE_INTERVAL:  # few held-out images say little of what real ones get
+            between = f", between {100 * low:.0f} and {percent(high, 0)}"
+        if value > real:
+            harder = "; odd ones are misread more often"
+        words = f"{percent(value)} (real images {percent(real)}{between}{harder})"
+        if value and (constant := score.details.get("constant", 0.0)) > value / 2:
+            words += f" (the same answer for all: {percent(constant, 0)})"
+        return words
+
+    def _beside_real(self, key: str) -> tuple[float, float] | None:
+        """The value of a metric, and that of real images; None where one of them is not known."""
+        score = self.score(key)
+        if score.value is None or score.real is None or not math.isfinite(score.value):
+            return None
+        return score.value, score.real
 
     def __repr__(self) -> str:
-        """For a terminal: each metric on a line."""
-        lines = []
-        for name, value, interval, real, *_ in self.table()[1:]:
-            line = f"{name}: {value}"
-            if interval:
-                line += f" ({interval})"
-            if real:
-                line += f", real images {real}"
-            lines.append(line)
-        return "\n".join(lines) or f"<Evaluation: {self.not_measurable or 'nothing was measured'}>"
+        """For a terminal."""
+        return self.report().as_text()
 
     def _repr_html_(self) -> str:
         """For a notebook."""
-        html = notebook.table(self.table())
-        if self.not_measurable:
-            html += notebook.paragraph(f"Not measurable: {self.not_measurable}.")
-        return html
+        return self.report().as_html()
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""
-        write_json(path, self.as_json())
+        write_json(path, self.report().as_json())
 
     @classmethod
     def read(cls, path: Path) -> Evaluation:
@@ -248,41 +251,34 @@ class Evaluation:
                 "evaluate`."
             ) from None
 
-    def as_json(self) -> dict[str, Any]:
-        """The mapping that `of_json` reads."""
-        return asdict(self)
-
     @classmethod
-    def of_json(cls, facts: dict[str, Any]) -> Evaluation:
-        """The evaluation that `as_json` made this mapping of. Raises KeyError, TypeError, ValueError or
-        AttributeError for any other."""
-        facts = dict(facts)
-        on_test_set = facts.pop("judge_on_test_set", None)
+    def of_json(cls, facts: Mapping[str, Any]) -> Evaluation:
+        """The evaluation whose report has these facts. Raises KeyError, TypeError, ValueError or
+        AttributeError where they are no evaluation's."""
+        own = {part.name: facts[part.name] for part in fields(cls) if part.name in facts}
+        on_test_set = own.pop("judge_on_test_set", None)
         return cls(
-            metrics={key: Score(**_tuples(row)) for key, row in facts.pop("metrics").items()},
-            classes=[ClassScores(**_tuples(row)) for row in facts.pop("classes", ())],
-            context=dict(facts.pop("context", {})),
+            metrics={key: Score(**_tuples(row)) for key, row in own.pop("metrics").items()},
+            classes=[ClassScores(**_tuples(row)) for row in own.pop("classes", ())],
             judge_on_test_set=Score(**_tuples(on_test_set)) if on_test_set else None,
-            **facts,
+            **own,
         )
 
 
-def comparable(context: Mapping[str, Any], key: str = "") -> dict[str, Any]:
-    """The part of an evaluation's context that has to be equal where two are compared; with a metric's key,
-    where this metric is."""
-    sample_sizes = set(SAMPLE_SIZE_KEYS.values()) - {SAMPLE_SIZE_KEYS.get(key)}
-    free = FREE_KEYS | sample_sizes
-    return {name: value for name, value in context.items() if name not in free}
+def stated_evaluation(facts: Mapping[str, Any]) -> Evaluation | None:
+    """The evaluation that a generator's file states, as the package's own does; None where it states none."""
+    quality = facts.get("quality")
+    return Evaluation.of_json(quality) if quality else None
 
 
-def context_differences(
-    a: Mapping[str, Any], b: Mapping[str, Any], key: str = ""
-) -> dict[str, tuple[Any, Any]]:
-    """Where the `comparable` parts of two contexts differ; empty if the evaluations, or this metric of
-    theirs, can be compared."""
-    a, b = comparable(a, key), comparable(b, key)
-    names = sorted(a.keys() | b.keys())
-    return {name: (a.get(name), b.get(name)) for name in names if a.get(name) != b.get(name)}
+def context_differences(a: Evaluation, b: Evaluation, key: str = "") -> dict[str, tuple[Any, Any]]:
+    """Where the contexts of two evaluations differ in what all their numbers depend on, or one metric's;
+    empty if they can be compared."""
+    of_a, of_b = a.comparable(key), b.comparable(key)
+    names = sorted(of_a.keys() | of_b.keys())
+    return {
+        name: (of_a.get(name), of_b.get(name)) for name in names if of_a.get(name) != of_b.get(name)
+    }
 
 
 def _tuples(row: Mapping[str, Any]) -> dict[str, Any]:

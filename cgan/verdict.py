@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cgan.evaluation import Interval
 from cgan.files import write_json, write_text
 from cgan.markdown import in_markdown, table
+from cgan.report import Interval
 
 
 def in_digits(value: float, is_share: bool) -> str:

@@ -9,9 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 from cgan.evaluation import Evaluation
 from cgan.files import read_json
 from cgan.hosts import is_server, mlflow_page
-from cgan.markdown import table
 from cgan.project import EVALUATION, GATE_REPORT, GATE_TEXT, GRID, RUN_LOCATION
-from cgan.quality.table import quality_line
 
 
 def publish_artifact(judged: bool) -> str:
@@ -20,9 +18,8 @@ def publish_artifact(judged: bool) -> str:
         text = GATE_TEXT.read_text(encoding="utf-8")
         summary = str(read_json(GATE_REPORT)["summary"])
     else:
-        evaluation = Evaluation.read(EVALUATION)
-        head, *rows = evaluation.table()
-        text, summary = table(head, rows, 3), quality_line(evaluation)
+        report = Evaluation.read(EVALUATION).report()
+        text, summary = report.as_markdown(), report.sentence
     # With its bytes in it: a page would not find a file.
     grid = base64.b64encode(GRID.read_bytes()).decode()
     picture = f"![A row for each class](data:image/png;base64,{grid})"

@@ -8,6 +8,7 @@ to continue a sweep. See docs/sweeps.md.
 """
 
 import argparse
+import difflib
 import json
 import sys
 from collections.abc import Sequence
@@ -18,12 +19,13 @@ from typing import Any
 
 from cgan import git
 from cgan.errors import CganError
-from cgan.evaluation import METRICS, Evaluation
+from cgan.evaluation import Evaluation
 from cgan.files import fingerprint
 from cgan.params.checks import check_params
 from cgan.params.sections import Params, SweepChoices, flatten
 from cgan.pipeline.params_file import load_params, parse_yaml, set_params
 from cgan.project import EVALUATION, require_project
+from cgan.quality.conditions import METRICS
 from cgan.quality.intervals import difference_of_means
 from cgan.text import listed
 from flows.checkout import checkout, environment
@@ -206,15 +208,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("--trials", type=int, default=20, help="how many results to reach, earlier ones included")
     add("--seeds", type=int, help="do not search: compare params.yaml over so many seeds")
-    add(
-        "--against", metavar="COMMIT", default="HEAD", help="with --seeds: whose `train` to compare"
-    )
+    add("--against", metavar="COMMIT", default="HEAD", help="with --seeds: compare whose `train`")
     args = parser.parse_args(arguments)
     if args.trials < 1 or (args.seeds is not None and args.seeds < 2):
         parser.error("expected at least --trials 1 and --seeds 2")
     try:
-        base = require_project()
-        params = load_params()
+        base, params = require_project(), load_params()
+        if (key := params.sweep.objective) not in METRICS:
+            (near,) = difflib.get_close_matches(key, METRICS, n=1, cutoff=0.0)
+            raise CganError(f"sweep.objective: {key!r} is no metric. Did you mean `{near}`?")
         commit = require_committed(base)
         (base / LOGS).mkdir(parents=True, exist_ok=True)
         if args.seeds:
@@ -225,8 +227,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"Error: {error}\n")
         return 1
     except KeyboardInterrupt:
-        words = "Interrupted. Run the same command to continue: what is finished is kept."
-        sys.stderr.write(f"{words}\n")
+        sys.stderr.write(
+            "Interrupted. Run the same command to continue: what is finished is kept.\n"
+        )
         return 130
     return 0
 

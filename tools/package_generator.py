@@ -5,13 +5,13 @@ what every generator's file says, this one says how good it was found to be and 
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from cgan.evaluation import Evaluation
 from cgan.files import sha256_of
 from cgan.model.model_file import load_generator, save_generator
 from cgan.project import EVALUATION, GENERATOR
-from cgan.quality.table import metric_values
 
 TARGET = Path(__file__).parents[1] / "cgan" / "drawing" / "digits.safetensors"
 MAX_BYTES = 600_000
@@ -26,16 +26,12 @@ def main() -> None:
     evaluation = Evaluation.read(EVALUATION)
     if not evaluation.is_of(facts):
         sys.exit(f"{EVALUATION} is of another generator than {GENERATOR}. Run `dvc repro`.")
-    scores = evaluation.metrics
-    real = {key: score.real for key, score in scores.items()}
-    quality = {
-        "metrics": metric_values(evaluation),
-        "floors": {key: round(score, 5) for key, score in real.items() if score is not None},
-        "conditional_accuracy_interval_95": scores["conditional_accuracy"].interval,
-        "fid_judge_deviation": scores["fid_judge"].details["deviation"],
-        "measurement_context": evaluation.context,
+    metrics = {
+        key: replace(score, replicates=(), real_replicates=())
+        for key, score in evaluation.metrics.items()
     }
-    save_generator(TARGET, network, {**facts, "data": DATA, "quality": quality})
+    stated = Evaluation(metrics=metrics, context=evaluation.context).report().as_json()
+    save_generator(TARGET, network, {**facts, "data": DATA, "quality": stated})
     size = TARGET.stat().st_size
     print(f"{TARGET}: {size:,} bytes, sha256 {sha256_of(TARGET)}")
     if size > MAX_BYTES:

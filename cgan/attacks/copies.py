@@ -11,8 +11,8 @@ from cgan.attacks import membership
 from cgan.attacks.membership import BoolArray, FloatArray, IntArray, strata_of
 from cgan.downstream.sets import units_of
 from cgan.images import Images
+from cgan.proportions import proportion_interval
 from cgan.quality.likeness import find_near_copies, nearest_within
-from cgan.quality.proportions import proportion_interval
 
 COPIES_LEVEL = 0.01  # of the test
 # A harmless generator may draw only what is typical, which lies near a training image more often than real

@@ -17,7 +17,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from cgan.evaluation import Interval
+from cgan.report import Interval
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cgan.errors import CganError, DataError
 from cgan.images import Images, IntArray
-from cgan.quality.evaluate import HasModel, require_matching, require_same_classes
+from cgan.quality.evaluate import HasModel, require_matching
 from cgan.splitting import unit_indices
 
 MAX_EQUAL_RATIO = 1.25  # of the largest class to the smallest: up to it classes are about equal
@@ -36,8 +36,7 @@ def require_comparable(train: Images, held_out: Images, generator: HasModel | Im
     """Raises DataError where the images and what draws, or was drawn, are not of the same classes and size,
     or held-out images are training images, too."""
     if isinstance(generator, Images):
-        require_matching(generator, train, held_out)
-        require_same_classes(train, generator=generator)
+        require_matching(generator, train, held_out, generator=generator)
     else:
         require_matching(generator.model, train, held_out)
 

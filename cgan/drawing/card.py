@@ -2,10 +2,9 @@
 
 from cgan.drawing.class_names import names_in
 from cgan.evaluation import Evaluation
-from cgan.markdown import in_markdown, table
 from cgan.model.file_facts import Facts
 from cgan.model.kinds import KINDS
-from cgan.quality.table import quality_line
+from cgan.report import in_markdown
 from cgan.text import printable
 
 MAX_NAMES = 50  # of classes
@@ -61,8 +60,7 @@ def model_card(facts: Facts, evaluation: Evaluation | None, picture: str, sharin
     names = names_in(facts, classes) or list(map(str, range(classes)))
     quality = "No evaluation of it is at hand."
     if evaluation:
-        head, *rows = evaluation.table()
-        quality = f"**{in_markdown(quality_line(evaluation))}**\n\n{table(head, rows, 3)}"
+        quality = evaluation.report().as_markdown().rstrip()
     return CARD.format(
         kind=kind.title,
         classes=classes,

@@ -10,8 +10,8 @@ import torch
 from cgan.evaluation import ClassScores, Evaluation
 from cgan.model.generative import GenerativeModel
 from cgan.params.sections import GateParams
+from cgan.proportions import proportion_interval
 from cgan.quality.intervals import falls_short
-from cgan.quality.proportions import proportion_interval
 from cgan.settings import setting
 
 POOR, DOUBTFUL, GOOD = "poor", "doubtful", "good"

@@ -21,9 +21,7 @@ from cgan.page.classes import (
 )
 from cgan.page.image_facts import MAX_CARDS, drawn_facts, preview_tile, rows_of, suspects_facts
 from cgan.params.sections import GateParams
-from cgan.quality.diversity import MAX_OTHERS
 from cgan.quality.judge import Judge
-from cgan.quality.table import quality_line, weakest_classes
 
 STATES = (POOR, DOUBTFUL, GOOD)
 
@@ -71,7 +69,7 @@ def page_facts(contents: Contents) -> dict[str, Any]:
     judge, model = contents.judge, generator.model
     counts = data.counts.tolist() if data else None
     classes = judged_classes(evaluation, counts, contents.limits, model)
-    weakest = [label for label, _ in weakest_classes(evaluation)]
+    weakest = [label for label, _ in evaluation.weakest_classes()]
     rank = {label: number for number, label in enumerate(weakest)}
     by_weakness = sorted(classes, key=lambda row: rank.get(row.label, len(rank)))
     states = {state: [row for row in by_weakness if row.state == state] for state in STATES}
@@ -84,7 +82,7 @@ def page_facts(contents: Contents) -> dict[str, Any]:
     labels = [row.label for row in cards]
     return {
         "names": generator.class_names,
-        "verdict": quality_line(evaluation, contents.seconds),
+        "report": evaluation.report(contents.seconds),
         "kind": model.kind,
         "classes": classes,
         "states": {state: len(group) for state, group in states.items()},
@@ -92,7 +90,6 @@ def page_facts(contents: Contents) -> dict[str, Any]:
         "advice": advice,
         "weakest": weakest[0] if weakest else None,
         "judge_accuracy": evaluation.score("conditional_accuracy").real,
-        "others": MAX_OTHERS,
         "few_held_out": MIN_HELD_OUT,
         "less_diverse": MIN_DIVERSITY,
         "mistakes": frequent_mistakes(evaluation),

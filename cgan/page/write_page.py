@@ -14,7 +14,7 @@ from cgan.images import SPLITS, Images
 from cgan.page.run_page import Contents, render_page
 from cgan.params.sections import GateParams
 from cgan.pictures.plots import curves_html, training_curves
-from cgan.quality.evaluate import require_kind
+from cgan.quality.evaluate import require_matching
 from cgan.quality.judge import Judge, require_judge_of
 from cgan.settings import as_keywords
 
@@ -49,7 +49,7 @@ def write_page(
             "`cgan.evaluate(run.generator, train, held_out)`."
         )
     if train is not None and held_out is not None:
-        require_kind(run.generator.model, train=train, held_out=held_out)
+        require_matching(run.generator.model, train, held_out)
         if judge:
             require_judge_of(judge, train)
     losses, probes = (table.to_dict("records") for table in (run.history, run.probes))

@@ -1,10 +1,13 @@
-"""Conditional accuracy, of all classes and of the worst, and GAN-train accuracy: formulas, and their Scores.
+"""Conditional accuracy, of all classes and of the worst, and GAN-train accuracy.
 
 Shmelkov et al., arXiv:1807.09499, who call the first GAN-test. Accuracies are means over the classes.
 """
 
+from __future__ import annotations
+
 import functools
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,46 +17,60 @@ from cgan.images import Images
 from cgan.model.hardware import choose_hardware
 from cgan.params.sections import JudgeParams
 from cgan.quality.estimates import Estimate, Estimates
-from cgan.quality.evaluation_set import EvaluationSet
 from cgan.quality.judge import BATCH_SIZE, Judge, Progress, predict, silent, train_judge
-from cgan.quality.metrics import Accuracy, conditional_accuracy
+from cgan.quality.metric import Metric
+from cgan.quality.metrics import conditional_accuracy
+
+if TYPE_CHECKING:
+    from cgan.quality.conditions import Conditions
+    from cgan.quality.drawn_set import DrawnSet
 
 
-def accuracy_scores(
-    evaluation_set: EvaluationSet, judged: Tensor, accuracy: Accuracy
-) -> dict[str, Score]:
-    """How often the judge sees the class that was asked for: `judged` int64 [N], its answers for drawings of
-    `evaluation_set.drawn_labels`, and their `accuracy`. Real images: how often it names the label of a
+def _conditional_accuracy(drawn: DrawnSet) -> Score:
+    """How often the judge sees the class that was asked for. Real images: how often it names the label of a
     held-out one."""
-    found = drawn_accuracies(evaluation_set, judged)
-    real = heldout_accuracies(evaluation_set, evaluation_set.heldout.labels)
-    mean, worst = (found[key].score(key, real[key]) for key in real)
-    mean = replace(
-        mean,
-        interval=accuracy.interval,
-        real_interval=evaluation_set.judge_accuracy.interval,
-        details={"constant": 1 / evaluation_set.classes},  # of one answer for all
+    of = drawn.conditions
+    return replace(
+        _score(drawn, CONDITIONAL_ACCURACY.key),
+        interval=drawn.accuracy.interval,
+        real_interval=of.judge_accuracy.interval,
+        details={"constant": 1 / of.classes},  # of one answer for all
     )
-    # Without an interval: it is the smallest of many, and that of a single class would lie too low.
-    return {"conditional_accuracy": mean, "worst_class_accuracy": replace(worst, interval=None)}
 
 
-def drawn_accuracies(evaluation_set: EvaluationSet, judged: Tensor) -> Estimates:
+def _score(drawn: DrawnSet, key: str) -> Score:
+    return drawn.accuracies[key].score(drawn.conditions.judge_accuracies[key])
+
+
+CONDITIONAL_ACCURACY = Metric(
+    key="conditional_accuracy",
+    name="conditional accuracy",
+    meaning="share of drawings that show the class asked for, mean over classes",
+    measure=_conditional_accuracy,
+)
+# Without an interval: it is the smallest of many, and that of a single class would lie too low.
+WORST_CLASS_ACCURACY = Metric(
+    key="worst_class_accuracy",
+    name="accuracy of the worst class",
+    meaning="conditional accuracy of the class that fares worst",
+    measure=lambda drawn: replace(_score(drawn, "worst_class_accuracy"), interval=None),
+)
+
+
+def drawn_accuracies(conditions: Conditions, judged: Tensor) -> Estimates:
     """The accuracies of drawings that the judge takes for these classes, int64 [N]."""
-    labels = evaluation_set.drawn_labels
-    weights = evaluation_set.all_drawn_weights
-    return _accuracies(judged == labels, labels, weights, evaluation_set.classes)
+    labels, weights = conditions.drawn_labels, conditions.all_drawn_weights
+    return _accuracies(judged == labels, labels, weights, conditions.classes)
 
 
-def heldout_accuracies(evaluation_set: EvaluationSet, predicted: Tensor) -> Estimates:
+def heldout_accuracies(conditions: Conditions, predicted: Tensor) -> Estimates:
     """The accuracies of a classifier that predicts these classes, int64 [held-out images]."""
-    right = (predicted == evaluation_set.heldout_labels)[evaluation_set.shuffled_rows]
     return _accuracies(
-        right,
-        evaluation_set.shuffled_labels,
-        evaluation_set.bin_weights["heldout"],
-        evaluation_set.classes,
-        evaluation_set.heldout_cuts,
+        predicted[conditions.shuffled_rows] == conditions.shuffled_labels,
+        conditions.shuffled_labels,
+        conditions.bin_weights["heldout"],
+        conditions.classes,
+        conditions.heldout_cuts,
     )
 
 
@@ -86,26 +103,29 @@ def _accuracies(
     }
 
 
-def gan_train_score(
-    evaluation_set: EvaluationSet,
-    drawn: Tensor,
-    held_out: Images,
-    kimg: float | None,
-    progress: Progress = silent,
-) -> Score:
-    """The accuracy on held-out images of a classifier that learnt from drawings alone, uint8 [N, C, H, W] of
-    `evaluation_set.drawn_labels`. Real images: the judge's accuracy, which learnt from real ones."""
-    rows = evaluation_set.rows_in_mix
-    drawings = Images(drawn[rows], evaluation_set.drawn_labels[rows], held_out.class_names)
-    classifier = gan_train(drawings, evaluation_set.judge, kimg, progress)
+def _gan_train_accuracy(drawn: DrawnSet) -> Score | None:
+    """Real images: the judge's accuracy, which learnt from real ones."""
+    of = drawn.conditions
+    if of.params.gan_train_kimg == 0 or of.not_measurable:
+        return None
+    rows, held_out = of.rows_in_mix, of.held_out
+    drawings = Images(drawn.pixels[rows], of.drawn_labels[rows], held_out.class_names)
+    classifier = gan_train(drawings, of.judge, of.params.gan_train_kimg, drawn.progress)
     predicted = predict(classifier, held_out.tensors.pixels).labels
-    accuracy = heldout_accuracies(evaluation_set, predicted)["conditional_accuracy"]
-    labels, classes = evaluation_set.heldout_labels, evaluation_set.classes
+    estimate = heldout_accuracies(of, predicted)[CONDITIONAL_ACCURACY.key]
     return replace(
-        accuracy.score("gan_train_accuracy", evaluation_set.judge_accuracy.value),
-        interval=conditional_accuracy(predicted, labels, classes).interval,
-        real_interval=evaluation_set.judge_accuracy.interval,
+        estimate.score(of.judge_accuracy.value),
+        interval=conditional_accuracy(predicted, held_out.tensors.labels, of.classes).interval,
+        real_interval=of.judge_accuracy.interval,
     )
+
+
+GAN_TRAIN_ACCURACY = Metric(
+    key="gan_train_accuracy",
+    name="GAN-train accuracy",
+    meaning="on real images, of a classifier that was trained on drawings alone; mean over classes",
+    measure=_gan_train_accuracy,
+)
 
 
 def gan_train(data: Images, judge: Judge, kimg: float | None, progress: Progress = silent) -> Judge:

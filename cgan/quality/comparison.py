@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cgan.evaluation import METRICS, Evaluation, Interval, Metric, context_differences
+from cgan.evaluation import Evaluation, Score, context_differences
 from cgan.quality.intervals import change_interval
-from cgan.report import Cell, Kind, Number, Report, Table
-from cgan.text import listed
+from cgan.report import Cell, Interval, Kind, Number, Report, Table
 
 COLUMNS = ("↑: higher is better", "real images", "A", "B", "B less A", "95 % interval", "B is")
 COPIES = "copies"
@@ -25,7 +24,7 @@ class MetricDifference:
     """A number of both. `interval`: at 95 %, of b - a, where it is known; `alike`: measured on as many
     images, where the value depends on it."""
 
-    metric: Metric
+    metric: Score  # of a
     a: float
     b: float
     interval: Interval | None
@@ -48,15 +47,16 @@ class MetricDifference:
     def difference(self) -> Number:
         """b - a; of shares in percentage points."""
         value = self.b - self.a if self.alike else None
-        kind: Kind = "points" if self.metric.is_share else "difference"
+        kind: Kind = "points" if self.metric.kind == "share" else "difference"
         return Number(value=value, interval=self.interval, kind=kind)
 
     def row(self) -> tuple[Cell, ...]:
         """The cells below COLUMNS."""
-        kind: Kind = "share" if self.metric.is_share else "number"
-        shown = [Number(value=value, kind=kind) for value in (self.real, self.a, self.b)]
+        shown = [
+            Number(value=value, kind=self.metric.kind) for value in (self.real, self.a, self.b)
+        ]
         interval = self.difference.interval_in_words
-        name = f"{self.metric.name} {self.metric.arrow}"
+        name = f"{self.metric.name} {'↑' if self.metric.better == 'higher' else '↓'}"
         return name, *shown, self.difference, interval, self.verdict
 
     def facts(self) -> dict[str, Any]:
@@ -88,7 +88,7 @@ class Comparison:
         """The names of those in which it is worse."""
         return [metric.name for metric in self._of("worse")]
 
-    def _of(self, verdict: str) -> list[Metric]:
+    def _of(self, verdict: str) -> list[Score]:
         return [each.metric for each in self.differences if each.verdict == verdict]
 
     @property
@@ -132,9 +132,7 @@ class Comparison:
             return same + NOT_ALIKE
         if not self.better and not self.worse:
             return f"{same}There is no difference beyond chance between A and B."
-        named = [
-            listed(names, most=len(METRICS)) or "no metric" for names in (self.better, self.worse)
-        ]
+        named = [", ".join(names) or "no metric" for names in (self.better, self.worse)]
         return f"{same}B is better in {named[0]}; worse in {named[1]}. The rest is within chance."
 
 
@@ -143,7 +141,7 @@ def compare(a: Evaluation, b: Evaluation) -> Comparison:
     of the difference, which covers the drawings and the held-out images. Numbers are compared only where
     both were measured alike: by one judge, on one hold-out, with the same params."""
     digests = [each.context.get("generator_digest") for each in (a, b)]
-    conditions = context_differences(a.context, b.context)
+    conditions = context_differences(a, b)
     differences = [] if conditions else metric_differences(a, b)
     return Comparison(differences, conditions, digests[0] == digests[1] is not None)
 
@@ -151,12 +149,12 @@ def compare(a: Evaluation, b: Evaluation) -> Comparison:
 def metric_differences(a: Evaluation, b: Evaluation) -> list[MetricDifference]:
     """The differences of the metrics that both have."""
     differences = list[MetricDifference]()
-    for key, metric in METRICS.items():
-        of_a, of_b = a.score(key), b.score(key)
+    for key, of_a in a.metrics.items():
+        of_b = b.score(key)
         if of_a.value is not None and of_b.value is not None:
-            alike = not context_differences(a.context, b.context, key)
+            alike = not context_differences(a, b, key)
             interval, real = (change_interval(key, a, b), of_a.real) if alike else (None, None)
             differences.append(
-                MetricDifference(metric, of_a.value, of_b.value, interval, real, alike)
+                MetricDifference(of_a, of_a.value, of_b.value, interval, real, alike)
             )
     return differences

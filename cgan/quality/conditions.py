@@ -1,38 +1,74 @@
-"""The conditions under which generators are measured alike, and what is measured under them."""
+"""The conditions under which generators are measured alike, and what is measured under them: METRICS.
+
+Two generators are compared under equal conditions: the judge, the hold-out, the latents, the labels and the
+class mix. Sets are compared at the mix of the held-out images, for drawings, held-out and training images
+alike; accuracies are means over classes.
+
+Drawings, held-out and training images are resampled in up to MAX_BINS bins of consecutive rows, not image by
+image; held-out images of a group are in one bin where there are MIN_GROUPS or more. So an interval covers the
+noise of *which* latents and *which* real images a metric was measured with. It doesn't cover what another
+seed of the training would give, nor the judge's errors.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cgan.errors import DataError
-from cgan.evaluation import METRICS, ClassScores, Evaluation, Score
+from cgan.evaluation import ClassScores, Evaluation
 from cgan.images import Images, IntArray, pixels_digest
 from cgan.model.generative import GenerativeModel
 from cgan.model.model_file import digest_of
 from cgan.params.sections import EvaluateParams
-from cgan.quality.accuracies import accuracy_scores, gan_train_score
-from cgan.quality.distances import distance_of_training, frechet_estimate
-from cgan.quality.diversity import diversity_by_class, diversity_score
-from cgan.quality.estimates import Estimate, Estimates
-from cgan.quality.evaluation_set import EvaluationSet
+from cgan.quality.accuracies import (
+    CONDITIONAL_ACCURACY,
+    GAN_TRAIN_ACCURACY,
+    WORST_CLASS_ACCURACY,
+    heldout_accuracies,
+)
+from cgan.quality.distances import (
+    FRECHET_DISTANCE,
+    Gaussians,
+    frechet_estimate,
+    gaussians_with_roots,
+)
+from cgan.quality.diversity import WORST_CLASS_DIVERSITY
+from cgan.quality.drawn_set import DrawnSet
+from cgan.quality.estimates import JACKKNIFE_PARTS, Estimates, bootstrap_weights
 from cgan.quality.judge import Judge, Prediction, Progress, predict, silent
 from cgan.quality.judge_bias import memorisation_bias, subtract_bias
-from cgan.quality.likeness import MAX_SHIFT, NearCopies, copies_score, find_near_copies
+from cgan.quality.likeness import COPIES, MAX_SHIFT
+from cgan.quality.metric import Metric
 from cgan.quality.metrics import (
     NEIGHBOURS,
-    Accuracy,
     accuracy_of_guesses,
     conditional_accuracy,
     rows_in_class_mix,
 )
-from cgan.quality.neighbours import neighbour_estimates, neighbours_of_training
+from cgan.quality.neighbours import COVERAGE, MAX_BLOCK_IMAGES, RECALL, neighbour_estimates
 from cgan.text import percent
+
+# All metrics, in the order in which they are shown.
+METRICS: dict[str, Metric] = {
+    metric.key: metric
+    for metric in (
+        CONDITIONAL_ACCURACY,
+        FRECHET_DISTANCE,
+        COVERAGE,
+        RECALL,
+        WORST_CLASS_ACCURACY,
+        WORST_CLASS_DIVERSITY,
+        GAN_TRAIN_ACCURACY,
+        COPIES,
+    )
+}
 
 # What takes the place of drawings in real images' scores, with the judge's memorisation bias known or not.
 # These words are part of a run's context: runs are compared by them.
@@ -44,16 +80,40 @@ REAL_WITH_BIAS = (
 MIN_DRAWINGS_PER_CLASS = 100
 # Seconds of a core that drawing what is judged may take; more only for MIN_DRAWINGS_PER_CLASS.
 MAX_DRAWING_S = 60.0
+# Bins of a set, each resampled as a whole: their sums are taken once, not in each replicate.
+MAX_BINS = 200
+MIN_GROUPS = 10  # held out; fewer don't show how they vary, and one would have no noise at all
+
+Source = Literal["heldout", "drawn", "training"]
+"""Where images come from. Training images take the drawings' place in real images' scores."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Conditions:
-    """The judge, both parts of the data, the classes to draw, and the latents' seed."""
+    """The judge, both parts of the data, the classes to draw, and how all of it is resampled.
 
+    `heldout`: the judge's prediction for the hold-out. `training_features` [M, 128] and `training_labels` [M]
+    of training images, in the hold-out's class mix. `drawn_labels`: the class of each drawing, int64 [N],
+    about equally many of each. Where the hold-out has MIN_GROUPS or more groups, a bin begins with a group.
+    The jackknife's parts are of equal size: a cut may divide a group.
+
+    Derived: `rows_in_mix`, the drawings that have the hold-out's class mix. Distances compare the first
+    `distance_images` of them, or of the training images, with the hold-out; neighbours are looked for among
+    the `block_size` real images of `heldout_block`. `judge_accuracy`: how often the judge names the label of
+    a held-out image. `bin_weights`, `part_weights` float64 [replicates, bins or parts]: how often each one of
+    a source is picked in each replicate. `heldout_cuts`: where bins of the shuffled hold-out begin.
+
+    Raises DataError where there are too few images for NEIGHBOURS.
+    """
+
+    judge: Judge
     train: Images
     held_out: Images
     params: EvaluateParams
-    evaluation_set: EvaluationSet
+    heldout: Prediction
+    training_features: Tensor
+    training_labels: Tensor
+    drawn_labels: Tensor
 
     @classmethod
     def of(
@@ -71,40 +131,104 @@ class Conditions:
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(params.seed))
         in_mix = rows_in_class_mix(train.tensors.labels[order], held_out.tensors.counts)
         training = train.at(order[in_mix][: len(drawn_labels)]).tensors
-        try:
-            evaluation_set = EvaluationSet(
-                judge,
-                heldout=predict(judge, held_out.tensors.pixels),
-                heldout_labels=held_out.tensors.labels,
-                training_features=predict(judge, training.pixels).features,
-                training_labels=training.labels,
-                drawn_labels=drawn_labels,
-                seed=params.seed,
-                heldout_groups=None
-                if held_out.groups is None
-                else torch.from_numpy(held_out.groups),
-            )
-        except ValueError:
+        return cls(
+            judge=judge,
+            train=train,
+            held_out=held_out,
+            params=params,
+            heldout=predict(judge, held_out.tensors.pixels),
+            training_features=predict(judge, training.pixels).features,
+            training_labels=training.labels,
+            drawn_labels=drawn_labels,
+        )
+
+    def __post_init__(self) -> None:
+        self.classes = self.heldout.logits.shape[1]
+        labels = self.held_out.tensors.labels
+        self.heldout_counts = torch.bincount(labels, minlength=self.classes)
+        self.rows_in_mix = rows_in_class_mix(self.drawn_labels, self.heldout_counts)
+        count = self.distance_images = min(len(self.rows_in_mix), len(self.training_features))
+        self.block_size = min(len(labels), MAX_BLOCK_IMAGES, count)
+        if self.block_size <= NEIGHBOURS:
             raise DataError(
-                f"the hold-out has {len(held_out)} images and the training part {len(train)}, but recall "
+                f"the hold-out has {len(labels)} images and the training part {len(self.train)}, but recall "
                 f"needs more than {NEIGHBOURS} of each, with the same mix of classes. Hold out a larger "
                 "fraction, or add images."
-            ) from None
-        return cls(train, held_out, params, evaluation_set)
+            )
+        self.training_features = self.training_features[:count]
+        self.training_labels = self.training_labels[:count]
+        self.judge_accuracy = conditional_accuracy(self.heldout.labels, labels, self.classes)
+        groups = None
+        if self.held_out.groups is not None and len(np.unique(self.held_out.groups)) >= MIN_GROUPS:
+            groups = torch.from_numpy(self.held_out.groups)
+        random = torch.Generator().manual_seed(self.params.seed)
+        # A CSV can be sorted by class: a part of the hold-out is picked from all of it.
+        rows = self.shuffled_rows = _shuffled_rows(len(labels), groups, random)
+        self.shuffled_labels = labels[rows]
+        self.shuffled_features = self.heldout.features[rows]
+        block_rows = rows_in_class_mix(self.shuffled_labels, self.heldout_counts)[: self.block_size]
+        if groups is not None:
+            block_rows = block_rows.sort().values  # groups stand together
+        self.heldout_block = self.shuffled_features[block_rows]
+        self.heldout_cuts = _cuts(len(labels), None if groups is None else groups[rows])
 
-    @property
-    def judge(self) -> Judge:
-        return self.evaluation_set.judge
+        def weights(images: int) -> Tensor:
+            return bootstrap_weights(min(MAX_BINS, images), random)
 
-    @property
-    def drawn_labels(self) -> Tensor:
-        """The class of each drawing, int64 [N]."""
-        return self.evaluation_set.drawn_labels
+        # The order in which these are picked is part of what a seed means.
+        heldout_weights = bootstrap_weights(len(self.heldout_cuts) + 1, random)
+        drawn_weights = weights(count)
+        self.all_drawn_weights = weights(len(self.drawn_labels))
+        self.bin_weights: dict[Source, Tensor] = {
+            "heldout": heldout_weights,
+            "drawn": drawn_weights,
+            "training": weights(count),
+        }
+        self.part_weights: dict[Source, Tensor] = {
+            source: bootstrap_weights(JACKKNIFE_PARTS, random) for source in self.bin_weights
+        }
+
+    @cached_property
+    def heldout_gaussians(self) -> tuple[Gaussians, Tensor]:
+        """Of the hold-out and its replicates, with the roots of the covariances."""
+        weights = self.bin_weights["heldout"]
+        return gaussians_with_roots(self.shuffled_features, weights, self.heldout_cuts)
+
+    @cached_property
+    def judge_accuracies(self) -> Estimates:
+        """Of held-out images."""
+        return heldout_accuracies(self, self.heldout.labels)
+
+    @cached_property
+    def bias(self) -> Estimates:
+        """What the judge knows of training images by heart; empty where too few are held out."""
+        return memorisation_bias(self)
+
+    @cached_property
+    def real(self) -> Estimates:
+        """What real images get in place of drawings, of distance and neighbours."""
+        features = self.training_features
+        training = {
+            FRECHET_DISTANCE.key: frechet_estimate(self, features, "training"),
+            **neighbour_estimates(self, features, "training"),
+        }
+        return subtract_bias(training, self.bias)
+
+    @cached_property
+    def not_measurable(self) -> str:
+        """Why nothing is measured through the judge, where it may be no better than one that guesses."""
+        accuracy, labels = self.judge_accuracy.value, self.held_out.tensors.labels
+        guesses = accuracy_of_guesses(self.heldout.labels, labels, self.classes)
+        if accuracy > guesses + 1e-9:
+            return ""
+        return (
+            f"the judge classifies {percent(accuracy)} of the held-out images correctly (mean over the "
+            f"classes), and answers that have nothing to do with the images get up to {percent(guesses)}"
+        )
 
     def context(self, generator_digest: str) -> dict[str, Any]:
         """The circumstances that every number depends on, whoever measured it. Two generators' numbers can be
         compared if all of this but `generator_digest` is equal."""
-        bias = self.evaluation_set.compute_once(memorisation_bias)
         context = {
             "extractor": "judge, 128 features after ReLU",
             "extractor_digest": digest_of(self.judge.state_dict()),
@@ -112,10 +236,10 @@ class Conditions:
             "reference_digest": self.held_out.digest,
             "reference_images": len(self.held_out),
             "class_mix": "of the held-out images; accuracies are means over classes",
-            "floor": REAL_LESS_BIAS if bias else REAL_WITH_BIAS,
+            "floor": REAL_LESS_BIAS if self.bias else REAL_WITH_BIAS,
             "drawn_images": len(self.drawn_labels),
-            "distance_images": self.evaluation_set.distance_images,
-            "neighbour_images": self.evaluation_set.block_size,
+            "distance_images": self.distance_images,
+            "neighbour_images": self.block_size,
             "copies_moved_by": MAX_SHIFT,
             "seed": self.params.seed,
             "device": next(self.judge.parameters()).device.type,
@@ -130,67 +254,27 @@ class Conditions:
         self, drawn: Tensor, progress: Progress = silent, prediction: Prediction | None = None
     ) -> Evaluation:
         """Evaluate drawings, uint8 [N, C, H, W] of the classes `drawn_labels`, beside real images;
-        `prediction`: the judge's for them, where it is known.
-
-        Where the judge may be no better than one that guesses, what is seen through it has no value, and
-        `not_measurable` says why.
-        """
-        evaluation_set, labels = self.evaluation_set, self.drawn_labels
-        prediction = prediction or predict(self.judge, drawn)
-        accuracy = conditional_accuracy(prediction.labels, labels, evaluation_set.classes)
-        diversities = diversity_by_class(drawn, labels, self.train)
-        near_copies = find_near_copies(drawn, labels, self.train, self.held_out, self.params.seed)
-        through_judge = self._through_judge(prediction, accuracy)
-        metrics = diversity_score(diversities) | {"copies": copies_score(near_copies)}
-        reason = _why_not_measurable(evaluation_set)
-        if reason:
-            # The judge's own accuracy, on real images, stays.
-            metrics["conditional_accuracy"] = replace(
-                through_judge["conditional_accuracy"], value=None, interval=None, replicates=()
-            )
-        else:
-            metrics |= through_judge
-            if self.params.gan_train_kimg != 0:
-                metrics["gan_train_accuracy"] = gan_train_score(
-                    evaluation_set, drawn, self.held_out, self.params.gan_train_kimg, progress
-                )
+        `prediction`: the judge's for them, where it is known."""
+        drawings = DrawnSet(self, drawn, prediction or predict(self.judge, drawn), progress)
         return Evaluation(
-            metrics={key: metrics[key] for key in METRICS if key in metrics},
-            classes=self._classes(None if reason else accuracy, diversities, near_copies),
-            confusion=accuracy.confusion.tolist(),
-            not_measurable=reason,
+            metrics={key: metric.score(drawings) for key, metric in METRICS.items()},
+            classes=self._classes(drawings),
+            confusion=drawings.accuracy.confusion.tolist(),
+            not_measurable=self.not_measurable,
             class_names=self.train.class_names if self.train.is_named else None,
         )
 
-    def _through_judge(self, prediction: Prediction, accuracy: Accuracy) -> dict[str, Score]:
-        """The metrics that depend on the judge, by its prediction for the drawings."""
-        evaluation_set = self.evaluation_set
-        features = prediction.features[evaluation_set.rows_in_mix]
-        estimates = {
-            "fid_judge": frechet_estimate(evaluation_set, features, "drawn"),
-            **neighbour_estimates(evaluation_set, features, "drawn"),
-        }
-        real = evaluation_set.compute_once(scores_of_real)
-        scores = {key: estimate.score(key, real[key]) for key, estimate in estimates.items()}
-        return accuracy_scores(evaluation_set, prediction.labels, accuracy) | scores
-
-    def _classes(
-        self,
-        accuracy: Accuracy | None,
-        diversities: Sequence[Estimate | None],
-        near_copies: NearCopies,
-    ) -> list[ClassScores]:
+    def _classes(self, drawings: DrawnSet) -> list[ClassScores]:
         """Each class by itself."""
-        real_accuracy = self.evaluation_set.judge_accuracy
-        copied, compared = near_copies.by_class(self.evaluation_set.classes)
+        accuracy = None if self.not_measurable else drawings.accuracy
+        copied, compared = drawings.near_copies.by_class(self.classes)
         classes = []
-        for label, held_out in enumerate(self.evaluation_set.heldout_counts.tolist()):
-            diversity = diversities[label]
+        for label, diversity in enumerate(drawings.diversities):
             row = ClassScores(
-                heldout=held_out,
+                heldout=int(self.heldout_counts[label]),
                 accuracy=accuracy.by_class[label] if accuracy else None,
                 accuracy_interval=accuracy.interval_by_class[label] if accuracy else None,
-                real_accuracy=real_accuracy.by_class[label],
+                real_accuracy=self.judge_accuracy.by_class[label],
                 diversity=diversity.value if diversity else None,
                 diversity_interval=diversity.interval if diversity else None,
                 copies=copied[label],
@@ -198,15 +282,6 @@ class Conditions:
             )
             classes.append(row)
         return classes
-
-
-def scores_of_real(evaluation_set: EvaluationSet) -> Estimates:
-    """What real images get in place of drawings that the judge has not seen, of distance and neighbours."""
-    training = {
-        "fid_judge": distance_of_training(evaluation_set),
-        **neighbours_of_training(evaluation_set),
-    }
-    return subtract_bias(training, evaluation_set.compute_once(memorisation_bias))
 
 
 def labels_to_draw(classes: int, params: EvaluateParams, seconds: float = 0.0) -> Tensor:
@@ -219,20 +294,32 @@ def labels_to_draw(classes: int, params: EvaluateParams, seconds: float = 0.0) -
     return torch.arange(count) % classes
 
 
+def _shuffled_rows(count: int, groups: Tensor | None, random: torch.Generator) -> Tensor:
+    """All rows in random order, those of a group together."""
+    order = torch.randperm(count, generator=random)
+    if groups is None:
+        return order
+    units = groups[order].unique(return_inverse=True)[1]
+    first = torch.full((count,), count).scatter_reduce_(0, units, torch.arange(count), "amin")
+    return order[first[units].argsort(stable=True)]
+
+
+def _cuts(images: int, groups: Tensor | None) -> Tensor:
+    """The first rows of all bins of so many images but the first one: int64 [bins - 1]. With `groups`
+    [images], each bin begins with a group."""
+    bins = min(MAX_BINS, images)
+    # As `Tensor.tensor_split` does.
+    number = torch.arange(1, bins)
+    cuts = number * (images // bins) + number.clamp(max=images % bins)
+    if groups is None:
+        return cuts
+    starts = (groups.diff() != 0).nonzero()[:, 0] + 1
+    nearest = torch.searchsorted(starts, cuts)
+    found: Tensor = starts[nearest[nearest < len(starts)]].unique()
+    return found
+
+
 def _partition_digest(groups: IntArray) -> str:
     """The same for all numberings of the same groups."""
     _, first, group = np.unique(groups, return_index=True, return_inverse=True)
     return pixels_digest(first[group].astype(np.int64))
-
-
-def _why_not_measurable(evaluation_set: EvaluationSet) -> str:
-    accuracy = evaluation_set.judge_accuracy.value
-    guesses = accuracy_of_guesses(
-        evaluation_set.heldout.labels, evaluation_set.heldout_labels, evaluation_set.classes
-    )
-    if accuracy > guesses + 1e-9:
-        return ""
-    return (
-        f"the judge classifies {percent(accuracy)} of the held-out images correctly (mean over the "
-        f"classes), and answers that have nothing to do with the images get up to {percent(guesses)}"
-    )

@@ -3,51 +3,67 @@
 Heusel et al., arXiv:1706.08500 (eq. 6).
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from cgan.evaluation import Score
 from cgan.model.hardware import available_threads, parts_on_threads
 from cgan.quality.estimates import Estimate
-from cgan.quality.evaluation_set import EvaluationSet, Source
+from cgan.quality.metric import Metric
+
+if TYPE_CHECKING:
+    from cgan.quality.conditions import Conditions, Source
+    from cgan.quality.drawn_set import DrawnSet
 
 
-def distance_of_training(evaluation_set: EvaluationSet) -> Estimate:
-    """The distance of training images in the drawings' place."""
-    return frechet_estimate(evaluation_set, evaluation_set.training_features, "training")
+def _frechet_distance(drawn: DrawnSet) -> Score:
+    distance = frechet_estimate(drawn.conditions, drawn.features, "drawn")
+    return distance.score(drawn.conditions.real[FRECHET_DISTANCE.key])
 
 
-def frechet_estimate(evaluation_set: EvaluationSet, features: Tensor, source: Source) -> Estimate:
+FRECHET_DISTANCE = Metric(
+    key="fid_judge",
+    name="Fréchet distance",
+    meaning="how far the drawings are from held-out real images, in the judge's features",
+    better="lower",
+    kind="number",
+    sample_size="distance_images",
+    measure=_frechet_distance,
+)
+
+
+def frechet_estimate(conditions: Conditions, features: Tensor, source: Source) -> Estimate:
     """The distance of features, in the hold-out's class mix, from the hold-out."""
-    heldout, roots = evaluation_set.compute_once(_moments_of_heldout)
-    features = features[: evaluation_set.distance_images]
-    moments = _moments(features, evaluation_set.bin_weights[source])
+    heldout, roots = conditions.heldout_gaussians
+    moments = _gaussians(features[: conditions.distance_images], conditions.bin_weights[source])
     eigenvalues = _map_on_cores(torch.linalg.eigvalsh, roots @ moments.covariances @ roots)
     distances = _frechet_distances(heldout, moments, eigenvalues)
     return Estimate.of(distances[0].item(), distances[1:])
 
 
 @dataclass(frozen=True)
-class _Moments:
+class Gaussians:
     """The moments of several sets of features: means float64 [B, D], covariances [B, D, D]."""
 
     means: Tensor
     covariances: Tensor
 
 
-def _moments_of_heldout(evaluation_set: EvaluationSet) -> tuple[_Moments, Tensor]:
-    """The hold-out's moments, and the roots of the covariances [B, D, D]."""
-    moments = _moments(
-        evaluation_set.shuffled_features,
-        evaluation_set.bin_weights["heldout"],
-        evaluation_set.heldout_cuts,
-    )
+def gaussians_with_roots(
+    features: Tensor, weights: Tensor, cuts: Tensor
+) -> tuple[Gaussians, Tensor]:
+    """The moments of real images, and the roots of the covariances [B, D, D]."""
+    moments = _gaussians(features, weights, cuts)
     return moments, _map_on_cores(_root, moments.covariances)
 
 
-def _moments(features: Tensor, weights: Tensor, cuts: Tensor | None = None) -> _Moments:
+def _gaussians(features: Tensor, weights: Tensor, cuts: Tensor | None = None) -> Gaussians:
     """The moments of all images (row 0), then of each replicate. `weights` [replicates, bins]: bins of
     consecutive rows are resampled, not single images, so their sums are taken once. `cuts`: where bins begin;
     without them, they are of equal size."""
@@ -61,7 +77,7 @@ def _moments(features: Tensor, weights: Tensor, cuts: Tensor | None = None) -> _
     second_moments = (weights @ squares.flatten(1)).view(-1, *squares.shape[1:])
     outer = means[:, :, None] * means[:, None, :]
     totals = totals[:, :, None]
-    return _Moments(means, (second_moments / totals - outer) * (totals / (totals - 1)))
+    return Gaussians(means, (second_moments / totals - outer) * (totals / (totals - 1)))
 
 
 def _root(covariances: Tensor) -> Tensor:
@@ -70,7 +86,7 @@ def _root(covariances: Tensor) -> Tensor:
     return root
 
 
-def _frechet_distances(real: _Moments, drawn: _Moments, eigenvalues: Tensor) -> Tensor:
+def _frechet_distances(real: Gaussians, drawn: Gaussians, eigenvalues: Tensor) -> Tensor:
     """Distances [B], as `metrics.frechet_distance` computes them; `eigenvalues` [B, D]: of the products of
     both covariances."""
     shift = (real.means - drawn.means).square().sum(dim=1)

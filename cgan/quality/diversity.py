@@ -1,4 +1,4 @@
-"""How diverse the drawings of each class are, beside its real images: the formula, and its Score.
+"""How diverse the drawings of each class are, beside its real images.
 
 Clark and Evans (Ecology 35, 1954) tell clustered points from scattered ones by the mean distance to the
 nearest neighbour, as a fraction of what is expected. Here real images say what is expected, and the distance
@@ -21,6 +21,7 @@ from cgan.images import Images
 from cgan.model.hardware import available_threads, parts_on_threads
 from cgan.quality.estimates import Estimate, bootstrap_weights, jackknife_replicates
 from cgan.quality.likeness import pairwise_distances
+from cgan.quality.metric import Metric
 
 # Images among which an image has its nearest one; at most half of a class's. More tell more of repeats, and
 # less of spread.
@@ -29,12 +30,12 @@ MAX_COMPARED = 250  # images of a class, drawn and real
 COPY_DISTANCE = 0.01  # of copies: the distance of two is 0, but for rounding
 
 
-def diversity_score(by_class: Sequence[Estimate | None]) -> dict[str, Score]:
-    """The diversity of the class that has least; without an interval, as it is the smallest of many.
-    Empty where no class has a diversity."""
+def diversity_score(by_class: Sequence[Estimate | None]) -> Score | None:
+    """The diversity of the class that has least; without an interval, as it is the smallest of many. None
+    where no class has a diversity."""
     known = [estimate for estimate in by_class if estimate]
     if not known:
-        return {}
+        return None
     replicates = torch.stack([estimate.replicates for estimate in known])
     values = torch.tensor([[estimate.value] for estimate in known], dtype=torch.float64)
     least = Estimate.of(values.min().item(), replicates.amin(dim=0))
@@ -42,8 +43,18 @@ def diversity_score(by_class: Sequence[Estimate | None]) -> dict[str, Score]:
     # that shows one picture alone has no noise.
     noise = torch.where(values > 0, replicates / values, 1.0)
     real = noise.amin(dim=0).mean().item()
-    key = "worst_class_diversity"
-    return {key: replace(least.score(key, real), interval=None)}
+    return replace(least.score(real), interval=None)
+
+
+WORST_CLASS_DIVERSITY = Metric(
+    key="worst_class_diversity",
+    name="diversity of the worst class",
+    meaning=f"how far a drawing is from the most similar of {MAX_OTHERS} others, moved ones included, in the "
+    "class that fares worst; 1 is like real",
+    kind="number",
+    by_judge=False,
+    measure=lambda drawn: diversity_score(drawn.diversities),
+)
 
 
 def diversity_by_class(drawn: Tensor, labels: Tensor, training: Images) -> list[Estimate | None]:

@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from cgan.evaluation import METRICS, Score
-from cgan.quality.proportions import wilson_interval
+from cgan.evaluation import Score
+from cgan.proportions import wilson_interval
 
 REPLICATES = 200
+JACKKNIFE_PARTS = 10  # of a set, each of which is left out once
 REPLICATE_DECIMALS = 7  # of the replicates that an evaluation keeps
 
 
@@ -72,22 +73,19 @@ class Estimate:
         return Estimate(self.value - other.value, self.replicates - other.replicates)
 
     def __truediv__(self, other: Estimate) -> Estimate:
-        if other.value <= 0:  # unknown, and nothing may pass a limit by it
-            return Estimate(0.0, torch.zeros_like(self.replicates))
         replicates = self.replicates / other.replicates.clamp(min=1e-9)
         return Estimate.of(self.value / other.value, replicates)
 
-    def score(self, key: str, real: Estimate | float) -> Score:
-        """The score of the metric `key`. `real`: what real images get."""
-        interval = METRICS[key].bounded(self.interval)
-        found = Score(value=self.value, interval=interval, replicates=self.deviations)
+    def score(self, real: Estimate | float) -> Score:
+        """The numbers of a metric. `real`: what real images get."""
+        found = Score(value=self.value, interval=self.interval, replicates=self.deviations)
         if isinstance(real, Estimate):
             return replace(found, real=real.value, real_replicates=real.deviations)
         return replace(found, real=real)
 
 
 Estimates = Mapping[str, Estimate]
-"""Estimates by the keys of METRICS."""
+"""Estimates by the keys of metrics."""
 
 
 def jackknife_replicates(*sides: tuple[Tensor, Tensor]) -> Tensor:

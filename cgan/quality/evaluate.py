@@ -65,7 +65,7 @@ def evaluate(
             "`run.generator` or `cgan.Generator.load(path)`; then the images to train on, and those held out."
         )
     params = params or EvaluateParams()
-    require_matching(model, train, held_out, test)
+    require_matching(model, train, held_out, **({"test": test} if test else {}))
     if judge is None:
         judge = _default_judge(train, model, progress)
     require_judge_of(judge, train)
@@ -80,39 +80,22 @@ def evaluate(
 
 
 def require_matching(
-    model: GenerativeModel | Images, train: Images, held_out: Images, test: Images | None = None
+    model: GenerativeModel | Images, train: Images, held_out: Images, **others: Images
 ) -> None:
-    """Raises DataError where generator, or drawings, and images are not of the same classes and size, or
-    held-out images are training images, too."""
-    tested = {"test": test} if test else {}
-    require_kind(model, train=train, held_out=held_out, **tested)
-    require_same_classes(train, held_out=held_out, **tested)
-    require_disjoint(train, held_out)
-
-
-def require_kind(model: GenerativeModel | Images, **parts: Images) -> None:
-    """Raises DataError where one of `parts`, which are named as arguments, is not of the generator's kind."""
+    """Raises DataError where images, which are named as arguments, are not of the classes and the size of
+    what draws, or was drawn; or where held-out images are training images, too."""
     expected = model.classes, *model.shape
-    for name, images in parts.items():
+    for name, images in {"train": train, "held_out": held_out, **others}.items():
         if (found := (images.classes, *images.shape)) != expected:
             raise DataError(
                 f"{name}: expected the generator's classes, channels, height and width, {expected}; found "
                 f"{found}. Give the images it was trained on, and others of the same kind."
             )
-
-
-def require_same_classes(train: Images, **others: Images) -> None:
-    """Raises DataError where a label means another class in one of `others`, which are named as arguments."""
-    for name, images in others.items():
         if images.is_named and train.is_named and images.class_names != train.class_names:
             raise DataError(
                 f"{name}: expected the classes of train in its order, {listed(train.class_names)}; found "
                 f"{listed(images.class_names)}. Make both by `Images.split`, or with one `class_names`."
             )
-
-
-def require_disjoint(train: Images, held_out: Images) -> None:
-    """Raises DataError where held-out images are training images, too."""
     if shared := shared_images(train, held_out):
         raise DataError(
             f"held_out: expected images that are not in train; found {shared:,} of {len(held_out):,} that "

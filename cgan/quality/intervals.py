@@ -13,9 +13,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cgan.evaluation import Evaluation, Interval
+from cgan.evaluation import Evaluation
+from cgan.proportions import joint_z, wilson_interval
 from cgan.quality.estimates import Estimate
-from cgan.quality.proportions import joint_z, wilson_interval
+from cgan.report import Interval
 
 
 def change_interval(key: str, a: Evaluation, b: Evaluation) -> Interval | None:

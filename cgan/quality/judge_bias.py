@@ -5,17 +5,22 @@ images take the drawings' place, and the bias is taken off: how they differ from
 are set beside other held-out ones. Its noise is part of the score's interval.
 """
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from cgan.evaluation import METRICS
 from cgan.model.hardware import available_threads, parts_on_threads
+from cgan.quality.distances import FRECHET_DISTANCE
 from cgan.quality.estimates import Estimate, Estimates
-from cgan.quality.evaluation_set import MAX_BLOCK_IMAGES, EvaluationSet, first_rows
 from cgan.quality.metrics import frechet_distance
-from cgan.quality.neighbours import neighbour_shares
+from cgan.quality.neighbours import MAX_BLOCK_IMAGES, neighbour_shares
+
+if TYPE_CHECKING:
+    from cgan.quality.conditions import Conditions
 
 HOLDOUT_SPLITS = 8  # into halves, each of which is set beside the other
 MIN_HALF_IMAGES = 50
@@ -26,18 +31,18 @@ def subtract_bias(training: Estimates, bias: Estimates) -> Estimates:
     estimates = {}
     for key, estimate in training.items():
         less = estimate - bias[key] if key in bias else estimate
-        value = min(less.value, 1) if METRICS[key].is_share else less.value
-        estimates[key] = Estimate.of(value, less.replicates)
+        most = math.inf if key == FRECHET_DISTANCE.key else 1.0
+        estimates[key] = Estimate.of(min(less.value, most), less.replicates)
     return estimates
 
 
-def memorisation_bias(evaluation_set: EvaluationSet) -> Estimates:
+def memorisation_bias(conditions: Conditions) -> Estimates:
     """By how much training images exceed as many held-out ones, class by class, beside other held-out ones:
     the mean over HOLDOUT_SPLITS, in either direction. Empty where the hold-out, or the training images of a
     class, are too few."""
-    random = torch.Generator().manual_seed(evaluation_set.seed)
-    heldout, labels = evaluation_set.heldout.features, evaluation_set.heldout_labels
-    training, training_labels = evaluation_set.training_features, evaluation_set.training_labels
+    random = torch.Generator().manual_seed(conditions.params.seed)
+    heldout, labels = conditions.heldout.features, conditions.held_out.tensors.labels
+    training, training_labels = conditions.training_features, conditions.training_labels
     sets = []
     for _ in range(HOLDOUT_SPLITS):
         rows = torch.randperm(len(labels), generator=random)
@@ -46,7 +51,7 @@ def memorisation_bias(evaluation_set: EvaluationSet) -> Estimates:
         halves = rows[0::2][: len(rows) // 2], rows[1::2]
         order = torch.randperm(len(training), generator=random)
         for reference, others in (halves, halves[::-1]):
-            counts = torch.bincount(labels[others], minlength=evaluation_set.classes)
+            counts = torch.bincount(labels[others], minlength=conditions.classes)
             picked = order[first_rows(training_labels[order], counts)]
             if not MIN_HALF_IMAGES <= len(others) == len(picked):
                 return {}
@@ -57,7 +62,7 @@ def memorisation_bias(evaluation_set: EvaluationSet) -> Estimates:
             order = order.flip(0)  # the other direction has other training images
     with parts_on_threads(available_threads()) as parallel:
         excesses = list(parallel(lambda features: _excess(*features), sets))
-    replicates = len(evaluation_set.bin_weights["heldout"])
+    replicates = len(conditions.bin_weights["heldout"])
     picks = torch.randint(len(sets), (replicates,), generator=random)
     deviation = deviation_of_mean(len(sets), len(sets[0][1]) / len(training))
     estimates = {}
@@ -89,7 +94,15 @@ def _excess(real: Tensor, training: Tensor, heldout: Tensor) -> dict[str, float]
     def metrics(features: Tensor) -> dict[str, float]:
         most = MAX_BLOCK_IMAGES // 2
         shares = neighbour_shares(real[:most], features[:most])
-        return {"fid_judge": frechet_distance(real, features), **shares}
+        return {FRECHET_DISTANCE.key: frechet_distance(real, features), **shares}
 
     of_training, of_heldout = metrics(training), metrics(heldout)
     return {key: value - of_heldout[key] for key, value in of_training.items()}
+
+
+def first_rows(labels: Tensor, counts: Tensor) -> Tensor:
+    """Rows of the first images of each class, as many as `counts` [classes] asks for or all there are, in
+    order of the classes."""
+    available = labels.bincount(minlength=len(counts)).tolist()
+    by_class = labels.argsort(stable=True).split(available)
+    return torch.cat([rows[:count] for rows, count in zip(by_class, counts.tolist(), strict=True)])

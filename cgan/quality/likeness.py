@@ -1,5 +1,5 @@
 """How alike images are, however moved or brightened, and which drawings are near copies of training images:
-the metric *copies*, its formula and its Score.
+the metric *copies*.
 
 The distance of two images is the part of the first one's contrast (its standard deviation) that remains when
 the second is taken from it, moved by up to MAX_SHIFT pixels and with the brightness and contrast that fit
@@ -20,7 +20,8 @@ from torch.nn import functional as F  # noqa: N812
 from cgan.evaluation import Score
 from cgan.images import Images
 from cgan.model.hardware import available_threads, parts_on_threads
-from cgan.quality.proportions import proportion_interval
+from cgan.proportions import proportion_interval
+from cgan.quality.metric import Metric
 
 MAX_SHIFT = 2  # pixels; less in images that are less than 16 pixels wide
 MAX_SIDE = 32  # pixels: larger images are made smaller
@@ -40,14 +41,12 @@ MAX_BLOCK_PIXELS = 2_000_000  # that are held as floats at once
 @dataclass(frozen=True)
 class NearCopies:
     """`is_copy`, bool [N], marks the drawings that are nearer to a training image of their class than real
-    images are; `real`: the share of `real_compared` real images that are as near; `heldout_median`: the
-    median distance of a held-out image to the nearest training image; `labels`: the drawings' classes;
-    `limits` [classes]: the distance up to which an image is near."""
+    images are; `real`: the share of `real_compared` real images that are as near; `labels`: the drawings'
+    classes; `limits` [classes]: the distance up to which an image is near."""
 
     is_copy: Tensor
     real: float
     real_compared: int
-    heldout_median: float
     labels: Tensor
     limits: Tensor
 
@@ -64,8 +63,17 @@ def copies_score(found: NearCopies) -> Score:
         value=value,
         real=found.real,
         interval=proportion_interval(value, len(found.is_copy)),
-        details={"heldout_nearest_median": found.heldout_median},
     )
+
+
+COPIES = Metric(
+    key="copies",
+    name="copies",
+    meaning="drawings nearer to a training image than unseen real images are, even if moved, turned or noisy",
+    better="lower",
+    by_judge=False,
+    measure=lambda drawn: copies_score(drawn.near_copies),
+)
 
 
 def find_near_copies(
@@ -82,20 +90,18 @@ def find_near_copies(
     heldout_order = torch.randperm(len(heldout), generator=random)
     unseen = heldout.at(heldout_order[:MAX_COMPARED]).tensors
     own_rows = training_order[: max(0, MIN_REAL_COMPARED - len(unseen.labels))]
-    _, drawn_distances, _ = _closest(drawn, drawn_labels, None, training)
-    unmoved, real_distances, _ = _closest(unseen.pixels, unseen.labels, None, training)
+    drawn_distances, _ = _closest(drawn, drawn_labels, None, training)
+    real_distances, _ = _closest(unseen.pixels, unseen.labels, None, training)
     real_labels = unseen.labels
     if len(own_rows):
         some = training.at(own_rows).tensors
-        _, own_distances, _ = _closest(some.pixels, some.labels, own_rows, training)
+        own_distances, _ = _closest(some.pixels, some.labels, own_rows, training)
         real_distances = torch.cat([real_distances, own_distances])
         real_labels = torch.cat([real_labels, some.labels])
     limits = _limits(real_distances, real_labels, training.classes)
     real_share = (real_distances < limits[real_labels]).double().mean().item()
     is_copy = drawn_distances < limits[drawn_labels]
-    return NearCopies(
-        is_copy, real_share, len(real_labels), unmoved.median().item(), drawn_labels, limits
-    )
+    return NearCopies(is_copy, real_share, len(real_labels), drawn_labels, limits)
 
 
 def nearest_within(
@@ -104,7 +110,7 @@ def nearest_within(
     """For each drawing, uint8 [N, C, H, W], the row of the image in `real` of its class that it comes nearest
     to, int64 [N], and how near: 1 for a copy, 0 at the class's limit of `limits` [classes]. -1 and 0 where
     none is within it, or where the class has no limit: NaN."""
-    _, found, rows = _closest(drawn, drawn_labels, None, real)
+    found, rows = _closest(drawn, drawn_labels, None, real)
     nearness = (1 - found / limits[drawn_labels]).clamp(min=0).nan_to_num(0.0)
     return rows.where(nearness > 0, -1), nearness
 
@@ -130,11 +136,10 @@ def _limits(real_distances: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 def _closest(
     images: Tensor, labels: Tensor, own_rows: Tensor | None, training: Images
-) -> tuple[Tensor, Tensor, Tensor]:
-    """For each image the distance to the nearest training image of its class; and, among the CANDIDATES
-    nearest, the least distance with the image turned and both smoothed, and the row of
-    that candidate. `own_rows`: where `images` are training images, their rows among these, which are left
-    out."""
+) -> tuple[Tensor, Tensor]:
+    """For each image, among the CANDIDATES nearest training images of its class, the least distance with the
+    image turned and both smoothed, and the row of that candidate. `own_rows`: where `images` are training
+    images, their rows among these, which are left out."""
     found, rows = nearest_neighbours(
         images, labels, training.tensors.pixels, training.tensors.labels, CANDIDATES + 1
     )
@@ -152,7 +157,7 @@ def _closest(
         blocks = zip(images.split(block), rows.split(block), strict=True)
         turned = torch.cat(list(parallel(lambda block: turned_distances(*block), blocks)))
     least, best = turned.where(found.isfinite(), math.inf).min(dim=1)
-    return found[:, 0], least, rows.gather(1, best[:, None])[:, 0]
+    return least, rows.gather(1, best[:, None])[:, 0]
 
 
 def _turned_distances(images: Tensor, candidates: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cgan.quality.proportions import mean_share, wilson_interval
+from cgan.proportions import mean_share, wilson_interval
 
 NEIGHBOURS = 5  # k of recall and coverage (Naeem et al., arXiv:2002.09797)
 

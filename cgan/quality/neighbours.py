@@ -4,35 +4,56 @@ Recall: Kynkäänniemi et al., arXiv:1904.06991 (eq. 2); coverage: Naeem et al.,
 with the same k.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from cgan.quality.estimates import Estimate, Estimates, jackknife_replicates, wilson_replicates
-from cgan.quality.evaluation_set import JACKKNIFE_PARTS, EvaluationSet, Source
+from cgan.quality.estimates import (
+    JACKKNIFE_PARTS,
+    Estimate,
+    Estimates,
+    jackknife_replicates,
+    wilson_replicates,
+)
+from cgan.quality.metric import Metric
 from cgan.quality.metrics import NEIGHBOURS
 
+if TYPE_CHECKING:
+    from cgan.quality.conditions import Conditions, Source
+
+MAX_BLOCK_IMAGES = 1000  # real images whose neighbours are looked for, and drawings of a block
 MAX_BLOCKS = 20  # of drawings, whose mean is taken
 CHUNK = 1000  # images whose distances to all others are held at once
 
+RECALL = Metric(
+    key="recall",
+    name="recall",
+    meaning="share of real images that are in the neighbourhood of a drawing",
+    sample_size="neighbour_images",
+    measure=lambda drawn: drawn.neighbours["recall"].score(drawn.conditions.real["recall"]),
+)
+COVERAGE = Metric(
+    key="coverage",
+    name="coverage",
+    meaning="share of real images with a drawing in their neighbourhood",
+    sample_size="neighbour_images",
+    measure=lambda drawn: drawn.neighbours["coverage"].score(drawn.conditions.real["coverage"]),
+)
 
-def neighbours_of_training(evaluation_set: EvaluationSet) -> Estimates:
-    """The estimates for training images in the drawings' place."""
-    return neighbour_estimates(evaluation_set, evaluation_set.training_features, "training")
 
-
-def neighbour_estimates(
-    evaluation_set: EvaluationSet, features: Tensor, source: Source
-) -> Estimates:
+def neighbour_estimates(conditions: Conditions, features: Tensor, source: Source) -> Estimates:
     """Recall and coverage of features, in the hold-out's class mix: the mean over several blocks of as many
     drawings as real images.
 
     Replicates have the variance of the jackknife, which leaves out one of JACKKNIFE_PARTS of either side (of
     the drawings, of one block): an image that is picked twice would be its own neighbour.
     """
-    real, count = evaluation_set.heldout_block, evaluation_set.block_size
+    real, count = conditions.heldout_block, conditions.block_size
     blocks = [block for block in features.split(count)[:MAX_BLOCKS] if len(block) == count]
     by_block = _block_means(real, blocks)
     # Of consecutive rows, for these come class by class in turn: every tenth one could be of one class.
@@ -42,7 +63,7 @@ def neighbour_estimates(
     ]
     without_real = [_block_means(real[rest], blocks[:2]) for rest in rests]
     without_drawn = [_block_means(real, [blocks[0][rest]]) for rest in rests]
-    estimates, weights = {}, evaluation_set.part_weights
+    estimates, weights = {}, conditions.part_weights
     for key, values in by_block.items():
         value = values.mean().item()
         of_real, of_drawn = (

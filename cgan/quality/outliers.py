@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from cgan.model.hardware import available_threads, parts_on_threads
+from cgan.proportions import joint_z, wilson_interval
 from cgan.quality.class_shift import BATCH, COLUMNS, describe, min_deviations
-from cgan.quality.proportions import joint_z, wilson_interval
 
 # The limit is so many times as large as what real images keep, so that what is hardly unusual is no outlier:
 # of an honest generator's drawings some 3 % have edges a little softer or harder than any real image's.

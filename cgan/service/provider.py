@@ -18,7 +18,6 @@ from cgan.pipeline.registry.client import CHAMPION, now
 from cgan.pipeline.runs.card import known_evaluation
 from cgan.pipeline.tracking.store import is_absent, store_uri
 from cgan.project import GENERATOR, project_root
-from cgan.quality.table import quality_line
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ class ServedGenerator:
         """Raises ModelError where there is no usable generator."""
         generator = Generator.load(source)
         evaluation = known_evaluation(generator)
-        return cls(generator, version, quality_line(evaluation) if evaluation else "")
+        return cls(generator, version, evaluation.report().sentence if evaluation else "")
 
     @cached_property
     def page(self) -> str:

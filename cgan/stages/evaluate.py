@@ -7,8 +7,10 @@ from cgan.pipeline.params_file import load_params
 from cgan.pipeline.progress import progress
 from cgan.project import DVC_METRICS, EVALUATION, METRICS_FILE
 from cgan.quality.evaluate import evaluate
-from cgan.quality.table import leading_values, metric_values, quality_line
 from cgan.stages.runner import log, run_stage
+
+# What `dvc metrics diff` shows. `dvc exp show` has room for no more beside a param.
+HEADLINE = ("conditional_accuracy", "fid_judge", "recall")
 
 
 def main() -> None:
@@ -25,9 +27,10 @@ def main() -> None:
         progress=progress,
     )
     evaluation.write(EVALUATION)
-    write_json(METRICS_FILE, {"quality": metric_values(evaluation)})
-    write_json(DVC_METRICS, leading_values(evaluation))
-    log.info(quality_line(evaluation))
+    numbers = evaluation.values()
+    write_json(METRICS_FILE, {"quality": numbers})
+    write_json(DVC_METRICS, {key: numbers[key] for key in HEADLINE if key in numbers})
+    log.info(evaluation.report().sentence)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ MLflow is away, the stage fails; so it is stale, and the next `dvc repro` runs i
 import csv
 import functools
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,13 @@ from PIL import Image
 from cgan import project
 from cgan.drawing.card import model_card
 from cgan.errors import ModelError
-from cgan.evaluation import METRICS, Evaluation
+from cgan.evaluation import Evaluation
 from cgan.files import locked, remove, sha256_of, write_json, write_text
 from cgan.model.file_facts import Facts, read_facts
 from cgan.pipeline.tracking.logged_model import model_note, save_mlflow_model
 from cgan.pipeline.tracking.run import Run, TrainingRecord, open_run, read_training
 from cgan.pipeline.tracking.store import strip_markdown
-from cgan.pipeline.tracking.tags import FINGERPRINT_TAG, GENERATOR_SHA256_TAG
+from cgan.pipeline.tracking.tags import FINGERPRINT_TAG, GENERATOR_SHA256_TAG, QUALITY_TAG
 from cgan.project import (
     CARD,
     EVALUATION,
@@ -32,7 +33,6 @@ from cgan.project import (
     STRIP,
     TRAINING,
 )
-from cgan.quality.table import class_table, tracked_values
 from cgan.stages.runner import log, run_stage
 from cgan.training.records import preview_paths, read_records
 
@@ -68,10 +68,9 @@ def main() -> None:
             "`dvc checkout`."
         )
     remove_checkpoints(training)
-    numbers = tracked_values(evaluation)
     with open_run(training) as run:
         send_training(run, int(facts.get("steps", 0)))
-        send_results(run, evaluation, facts, numbers)
+        send_results(run, evaluation, facts)
     of_run = ("run_key", "run_name", "experiment")
     names = {key: value for key, value in training.items() if key in of_run}
     write_json(project.RUN_LOCATION, names | run.location)
@@ -122,34 +121,24 @@ def read_metrics(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
         yield step, {names.get(name, name): value for name, value in row.items()}
 
 
-def send_results(
-    run: Run, evaluation: Evaluation, facts: Facts, numbers: Mapping[str, float]
-) -> None:
+def send_results(run: Run, evaluation: Evaluation, facts: Facts) -> None:
     """Files, the model, and what was measured of it. Of a sweep's trial there are fewer files."""
+    report = evaluation.report(run.training.get("training_s"))
     write_text(CARD, model_card(facts, evaluation, f"../{GRID}"))
     with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
-        tables = {"quality": evaluation.table(), "quality_by_class": class_table(evaluation)}
-        for name, rows in tables.items():
+        for name, table in zip(("quality", "quality_by_class"), report.tables, strict=True):
             with Path(folder, f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-                csv.writer(file).writerows(rows)
+                csv.writer(file).writerows(table.in_words())
         run.log_files([*Path(folder).iterdir(), CARD])
     for place, paths in FILES.items():
         run.log_files([path for path in paths if path.is_file()], place)
     save = functools.partial(save_mlflow_model, GENERATOR)
     tags = {"digest": facts["digest"], NOTE_TAG: model_note(run.run_id)}
     run.log_model(save, int(facts.get("steps", 0)), tags)
-    run.log_numbers(numbers)
-    strip = f"\n\n{strip_markdown(run.run_id)}" if STRIP.is_file() else ""
-    run.set_tags({NOTE_TAG: leading_line(numbers) + strip})
-
-
-def leading_line(numbers: Mapping[str, float]) -> str:
-    """The numbers at the top of a run's page, in Markdown."""
-    return " · ".join(
-        f"{row.short_name} {row.arrow} **{row.shown(numbers[row.tracked_key])}**"
-        for row in METRICS.values()
-        if row.short_name and row.tracked_key in numbers
-    )
+    run.log_numbers({f"quality/{key}": value for key, value in evaluation.values().items()})
+    strip = strip_markdown(run.run_id) if STRIP.is_file() else ""
+    note = replace(report, tables=()).as_markdown(strip)
+    run.set_tags({NOTE_TAG: note, QUALITY_TAG: report.sentence})
 
 
 if __name__ == "__main__":

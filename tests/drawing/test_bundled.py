@@ -37,8 +37,8 @@ def test_it_is_small_and_whole_and_says_how_good_it_is() -> None:
     assert BUNDLED.stat().st_size <= 600_000
     _, facts = load_generator(BUNDLED)  # checks the digest and each weight
     assert facts["recipe"] == "best" and "MNIST" in facts["data"]
-    assert facts["quality"]["measurement_context"]["generator_digest"] == facts["digest"]
-    assert facts["quality"]["metrics"]["conditional_accuracy"] > 0.99
+    assert facts["quality"]["context"]["generator_digest"] == facts["digest"]
+    assert facts["quality"]["metrics"]["conditional_accuracy"]["value"] > 0.99
 
 
 def test_a_generator_is_saved_and_shows_itself_in_a_notebook(tmp_path: Path) -> None:

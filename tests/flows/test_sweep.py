@@ -150,6 +150,8 @@ def test_what_cannot_work_is_refused_before_anything_starts(
     text = Path("params.yaml").read_text()
     Path("params.yaml").write_text(text.replace("'train.lr'", "'train.seed'"))
     assert "train.seed" in refused("--trials", "2")
+    Path("params.yaml").write_text(re.sub(r"objective: \w+", "objective: recal", text))
+    assert "'recal' is no metric. Did you mean `recall`?" in refused("--trials", "2")
 
 
 def test_a_study_goes_on_with_the_same_code_params_and_space(

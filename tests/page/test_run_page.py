@@ -28,7 +28,6 @@ from cgan.pipeline.params_file import load_params
 from cgan.project import EVALUATION, GENERATOR, RUN_PAGE, TRAINING
 from cgan.quality.judge import load_judge
 from cgan.quality.likeness import nearest_neighbours
-from cgan.quality.table import quality_line
 from cgan.service.provider import GeneratorProvider
 from cgan.stages.page import contents_of
 from cgan.training.auto import Choice, resolve
@@ -130,7 +129,7 @@ def test_the_page_says_how_good_each_class_is_and_what_to_type() -> None:
         )
         changed.write(EVALUATION)
         text = page_made()
-        assert f'<p class="verdict">{quality_line(changed, None)}' in text.replace("\u00a0", " ")
+        assert f'<p class="verdict">{changed.report().sentence}' in text.replace("\u00a0", " ")
         cards = text[text.index('id="cards"') : text.index('id="numbers"')]
         assert re.findall(r'<span class="state">(\w+)[<,]', cards) == [state, "good", "good"]
         assert cards.count("A drawing of ") == 12 and cards.count("real: 47 of 50 right") == 3
@@ -142,9 +141,6 @@ def test_the_page_says_how_good_each_class_is_and_what_to_type() -> None:
 def test_the_page_holds_metrics_previews_and_origin(copied: Project) -> None:
     evaluation, text = Evaluation.read(EVALUATION), page_made()
     assert page_made() == text, "made again it is equal"
-    metrics = text[text.index('id="metrics"') : text.index('id="training"')].replace("\u00a0", " ")
-    for name, value, interval, real, *_ in evaluation.table()[1:]:
-        assert all(f">{words}</" in metrics for words in (name, value, interval or "–", real))
     steps = sorted(int(path.stem.removeprefix("step-")) for path in project.PREVIEWS.iterdir())
     assert [preview["step"] for preview in page_data(text)["previews"]] == steps
     assert text.count("<svg") == 4 + 2 * len(evaluation.classes), "curves, and bars of each class"
@@ -192,7 +188,7 @@ def test_drawings_stand_beside_their_nearest_training_images() -> None:
 def test_a_generator_of_other_data_or_scores_has_no_page() -> None:
     evaluation = Evaluation.read(EVALUATION)
     another = replace(evaluation, context={**evaluation.context, "generator_digest": "0" * 64})
-    for scores, words in ((another, ""), (evaluation, quality_line(evaluation))):
+    for scores, words in ((another, ""), (evaluation, evaluation.report().sentence)):
         scores.write(EVALUATION)
         served = GeneratorProvider(str(GENERATOR)).current
         assert served and served.quality == words, "the service says nothing of another, either"

@@ -98,7 +98,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({NAMES: ["a", "b" * 61]}, "at most 60 characters"),
     ({NAMES: ["b", "a", "a"]}, "`class_names` has 'a' twice"),
     ({NAMES: [*"abc"], "validate.classes": 4}, "has 3 names and `classes` is 4. Give one name"),
-    ({"sweep.objective": "beauty"}, "'beauty' is no metric"),
     (
         {"train.auxiliary_generator": 0.2, "train.updates": "one_pass"},
         "has no loss of the generator's own",

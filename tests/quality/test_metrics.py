@@ -5,6 +5,7 @@ import re
 import warnings
 from dataclasses import replace
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,19 +14,20 @@ from conftest import plain, uneven
 from torch import Tensor
 
 from cgan.errors import DataError
-from cgan.evaluation import METRICS, ClassScores, Evaluation, Score
+from cgan.evaluation import ClassScores, Evaluation, Score
 from cgan.images import Images
 from cgan.model.hardware import choose_hardware
 from cgan.model.networks import Architecture, build_generator
 from cgan.params.sections import EvaluateParams, JudgeParams
-from cgan.quality import estimates, likeness, table
+from cgan.proportions import mean_share, wilson_interval
+from cgan.quality import estimates, likeness
 from cgan.quality import judge as judges
 from cgan.quality.accuracies import gan_train
-from cgan.quality.conditions import Conditions, labels_to_draw
+from cgan.quality.conditions import METRICS, Conditions, labels_to_draw
 from cgan.quality.diversity import diversity_by_class
 from cgan.quality.judge import accuracy, predict, train_judge
-from cgan.quality.judge_bias import memorisation_bias
 from cgan.quality.likeness import find_near_copies
+from cgan.quality.metric import Metric
 from cgan.quality.metrics import (
     NEIGHBOURS,
     accuracy_of_guesses,
@@ -35,7 +37,6 @@ from cgan.quality.metrics import (
     rows_in_class_mix,
 )
 from cgan.quality.neighbours import MAX_BLOCKS, neighbour_shares
-from cgan.quality.proportions import mean_share, wilson_interval
 
 CPU = torch.device("cpu")
 PARAMS = EvaluateParams(samples=100, gan_train_kimg=0.0, seed=1)
@@ -220,7 +221,7 @@ def test_each_number_is_of_equally_many_of_the_sets_it_names(per_class: int, hel
 
     fid, distance = metrics["fid_judge"], frechet_distance(real.features, seen.features[:count])
     assert fid.value == pytest.approx(distance, rel=1e-5)
-    bias = {key: each.value for key, each in memorisation_bias(conditions.evaluation_set).items()}
+    bias = {key: each.value for key, each in conditions.bias.items()}
     of_real = frechet_distance(real.features, trained.features) - bias.get("fid_judge", 0.0)
     assert fid.real == pytest.approx(of_real, abs=1e-5)
     assert fid.value is not None and fid.interval and fid.interval[0] < fid.value < fid.interval[1]
@@ -240,7 +241,6 @@ def test_each_number_is_of_equally_many_of_the_sets_it_names(per_class: int, hel
     copies = find_near_copies(drawn, asked, training, heldout, PARAMS.seed)
     assert len(copies.is_copy) == 30 and metrics["copies"].real == copies.real
     assert metrics["copies"].value == copies.is_copy.double().mean()
-    assert metrics["copies"].details == {"heldout_nearest_median": copies.heldout_median}
     diverse = [each for each in diversity_by_class(drawn, asked, training) if each]
     fractions = [(each.value, each.interval) for each in diverse]
     assert [(row.diversity, row.diversity_interval) for row in rows] == fractions
@@ -248,28 +248,28 @@ def test_each_number_is_of_equally_many_of_the_sets_it_names(per_class: int, hel
     assert 0.5 < (metrics["worst_class_diversity"].real or 0) < 1, "the least of three, by chance"
 
 
-def test_headline_and_tables_take_each_number_from_its_row() -> None:
-    scores = {key: Score(value=n / 10 + 1e-7, real=n / 100) for n, key in enumerate(METRICS)}
-    del scores["gan_train_accuracy"]
-    scores["fid_judge"] = replace(scores["fid_judge"], interval=(0.05, 0.15))
+def test_the_report_takes_each_number_from_its_row() -> None:
+    about = METRICS["fid_judge"].facts
+    distance = Score(**about, value=0.1 + 1e-7, real=0.01, interval=(0.05, 0.15))
+    unknown = Score(name="recall", value=math.nan)
     row = ClassScores(heldout=7, accuracy=0.93, real_accuracy=1.0, diversity=0.72)
-    evaluation = Evaluation(metrics=scores, classes=[row], class_names=["<b>"])
-    flat = table.metric_values(evaluation)
-    assert flat.keys() == scores.keys() | {"fid_judge_floor"}
-    assert (flat["fid_judge"], flat["fid_judge_floor"]) == (0.1, 0.01)
-    leading = {"conditional_accuracy": 0, "fid_judge": 0.1, "recall": 0.3}
-    assert table.leading_values(evaluation) == leading
-    rows = evaluation.table()
-    assert rows[0] == ["metric", "drawn", "95 % interval", "real images", "better", "meaning"]
-    assert rows[2][:5] == ["Fréchet distance", "0.100", "0.0500 to 0.150", "0.0100", "lower"]
-    assert table.class_table(evaluation)[1] == ["<b>", 0.93, 1.0, 7, 0.72]
-    assert METRICS["recall"].bounded((-0.02, 1.01)) == (0, 1)
-    assert METRICS["fid_judge"].bounded((-0.02, 1.01)) == (0, 1.01)
-    shown = map(METRICS["fid_judge"].shown, (0.33543, 12.345, 99.96, 1234.5, math.nan))
-    assert [*shown] == ["0.335", "12.3", "100", "1,234", "–"]
+    scores = {"fid_judge": distance, "recall": unknown, "copies": Score()}
+    evaluation = Evaluation(metrics=scores, classes=[row], confusion=[[100]], class_names=["<b>"])
+    assert evaluation.values() == {"fid_judge": 0.1, "recall": pytest.approx(math.nan, nan_ok=True)}
+    metrics, classes = (table.in_words()[1:] for table in evaluation.report().tables)
+    of_distance = ["Fréchet distance", "0.100", "0.0500 to 0.150", "0.0100", "lower"]
+    assert metrics == [[*of_distance, about["meaning"]], ["recall", "–", "", "", "higher", ""]]
+    assert classes == [["<b>", "93.0 %", "100.0 %", "72.0 %", "7"]]
     # By it the gate, sweeps and comparisons decide what is better.
     lower = {key for key, metric in METRICS.items() if metric.better == "lower"}
     assert lower == {"fid_judge", "copies"}
+
+
+def test_a_metric_s_interval_is_within_what_it_can_be() -> None:
+    wide: Any = {"measure": lambda _: Score(value=0.5, interval=(-0.02, 1.01)), "by_judge": False}
+    drawn: Any = None  # is not asked
+    assert Metric(kind="share", **wide).score(drawn).interval == (0, 1)
+    assert Metric(kind="number", **wide).score(drawn).interval == (0, 1.01)
 
 
 def class_of(right: int, real: int, diversity: float, reach: float = 0.06) -> ClassScores:
@@ -285,7 +285,7 @@ def class_of(right: int, real: int, diversity: float, reach: float = 0.06) -> Cl
 
 def weakest_of(*classes: ClassScores) -> list[tuple[int, str]]:
     confusion = (1000 * np.eye(len(classes), dtype=int)).tolist()
-    return table.weakest_classes(Evaluation(metrics={}, classes=classes, confusion=confusion))
+    return Evaluation(metrics={}, classes=classes, confusion=confusion).weakest_classes()
 
 
 def test_the_weakest_class_is_behind_real_images_at_near_ends() -> None:
@@ -341,6 +341,6 @@ def test_a_line_of_quality_has_what_real_images_get(
     accuracy: Score, others: dict[str, Score], numbers: list[float]
 ) -> None:
     evaluation = Evaluation(metrics={"conditional_accuracy": accuracy, **others})
-    words = table.quality_line(evaluation, training_s=68.4)
+    words = evaluation.report(training_s=68.4).sentence
     assert [float(number) for number in re.findall(r"\d+(?:\.\d+)?", words)] == numbers
     assert ("By a weak judge" in words) is ("odd ones" in words) is (accuracy is WEAK)

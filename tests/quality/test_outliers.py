@@ -10,8 +10,8 @@ from scipy.stats import binomtest
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
+from cgan.proportions import joint_z
 from cgan.quality.outliers import MARGINS, Excess, Samples, excesses, outliers, tones_of
-from cgan.quality.proportions import joint_z
 
 DIGITS, LABELS = sample_digits()
 ORDER = torch.randperm(5000, generator=torch.Generator().manual_seed(0))

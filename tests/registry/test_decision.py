@@ -17,13 +17,13 @@ from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.registry.decision import Drawings, check_limits, compare, decide, shift_finding
 from cgan.pipeline.registry.judging import measure
+from cgan.proportions import wilson_interval
 from cgan.quality.class_shift import Shift
 from cgan.quality.conditions import Conditions
 from cgan.quality.estimates import Estimate
 from cgan.quality.judge import train_judge
 from cgan.quality.metrics import Accuracy, accuracy_from_confusion
 from cgan.quality.outliers import Excess
-from cgan.quality.proportions import wilson_interval
 from cgan.verdict import Check, Report, in_digits
 
 LIMITS = load_params(ROOT / "params.yaml").gate
@@ -114,10 +114,10 @@ def by_hand(
     """Of classes n0, n1, …. `accuracy`: of the drawings; `copies`: so many of so many, by class. Real images
     have a Fréchet distance of 3."""
     known = {"fid_judge": flat(3.0), "conditional_accuracy": flat(0.9), **metrics}
-    accurate = known["conditional_accuracy"].score("conditional_accuracy", judge.value)
+    accurate = known["conditional_accuracy"].score(judge.value)
     copied, compared = (sum(column) for column in zip(*copies, strict=True))
     scores = {
-        "fid_judge": known["fid_judge"].score("fid_judge", flat(3.0)),
+        "fid_judge": known["fid_judge"].score(flat(3.0)),
         "conditional_accuracy": replace(
             accurate, interval=accuracy.interval, real_interval=judge.interval
         ),

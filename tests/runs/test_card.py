@@ -16,7 +16,7 @@ from cgan.drawing.class_names import names_in
 from cgan.errors import CganError
 from cgan.evaluation import Evaluation, Score
 from cgan.project import EVALUATION, GENERATOR
-from cgan.quality.table import quality_line
+from cgan.report import in_markdown
 
 HEAD = re.compile(r"^---\n([\S\s]*?)\n---[ \t]*\n")  # as the Hub's server finds it
 NASTY = [
@@ -60,7 +60,7 @@ def test_the_folder_has_generator_card_picture_and_own_numbers() -> None:
     assert Path("hub", GENERATOR.name).read_bytes() == GENERATOR.read_bytes()
     assert Path("hub/grid.png").read_bytes()[:4] == b"\x89PNG"
     evaluation = Evaluation.read(EVALUATION)
-    assert f"**{quality_line(evaluation)}**" in Path("hub/README.md").read_text()
+    assert f"**{in_markdown(evaluation.report().sentence)}**" in Path("hub/README.md").read_text()
     context = {**evaluation.context, "generator_digest": "another"}
     replace(evaluation, context=context).write(EVALUATION)
     assert "the card has no numbers" in card("other")

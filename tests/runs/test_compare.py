@@ -12,11 +12,12 @@ from typer.testing import CliRunner
 import cgan
 from cgan.cli import app
 from cgan.errors import CganError
-from cgan.evaluation import METRICS, Evaluation, Score
+from cgan.evaluation import Evaluation, Score
 from cgan.pipeline.runs.recorded_run import find_run_id, read_run
 from cgan.pipeline.runs.report import summary
 from cgan.project import EVALUATION, GENERATOR, TRAINING
 from cgan.quality.comparison import Comparison, MetricDifference, compare
+from cgan.quality.conditions import METRICS
 
 
 def better(evaluation: Evaluation, **context: object) -> Evaluation:
@@ -65,14 +66,14 @@ def test_a_run_is_named_by_its_id_its_address_or_as_champion(root: Path) -> None
 
 
 def test_a_difference_that_chance_can_make_is_called_so() -> None:
-    one = Score(value=0.3, interval=(0.25, 0.35), real=0.1)
     for key, low, high, verdict in (
         ("conditional_accuracy", 0.4, 0.6, "better"),
         ("fid_judge", 0.4, 0.6, "worse"),
         ("conditional_accuracy", 0.0, 0.2, "worse"),
         ("conditional_accuracy", 0.2, 0.5, "no difference"),
     ):
-        two = Score(value=(low + high) / 2, interval=(low, high), real=0.1)
+        one = Score(**METRICS[key].facts, value=0.3, interval=(0.25, 0.35), real=0.1)
+        two = replace(one, value=(low + high) / 2, interval=(low, high))
         # What one run alone has, as GAN-train, is left out.
         b = Evaluation(metrics={key: two, "gan_train_accuracy": two})
         found = compare(Evaluation(metrics={key: one}), b)
@@ -107,7 +108,8 @@ def test_what_copies_less_and_is_worse_is_no_better() -> None:
     """A collapsed generator copies nothing."""
 
     def changed(key: str, low: float, high: float) -> MetricDifference:
-        return MetricDifference(METRICS[key], 0.5, 0.5 + (low + high) / 2, (low, high))
+        metric = Score(**METRICS[key].facts)
+        return MetricDifference(metric, 0.5, 0.5 + (low + high) / 2, (low, high))
 
     copies, recall = changed("copies", -0.2, -0.1), changed("recall", -0.4, -0.3)
     for changes, words in (

@@ -5,6 +5,7 @@ In a project in which the stages before have run; MLflow is a real sqlite store,
 
 import contextlib
 import csv
+import html
 import itertools
 import re
 import shutil
@@ -26,7 +27,7 @@ from conftest import (
 )
 
 from cgan.errors import CganError, TrackingError
-from cgan.evaluation import Evaluation
+from cgan.evaluation import Evaluation, Score
 from cgan.files import locked, read_json, write_bytes, write_json
 from cgan.pipeline.tracking.run import open_run, read_training
 from cgan.project import (
@@ -34,15 +35,19 @@ from cgan.project import (
     EVALUATION,
     GRID,
     LOSSES,
+    METRICS_FILE,
     PREVIEWS,
     PROBES,
     RUN_LOCATION,
+    RUN_PAGE,
     TRAINING,
     training_folder,
     training_lock,
 )
-from cgan.quality.table import quality_line, tracked_values
-from cgan.stages import record
+from cgan.quality.conditions import METRICS
+from cgan.quality.metric import Metric
+from cgan.report import in_markdown
+from cgan.stages import evaluate, page, record
 from cgan.text import percent
 from cgan.training.records import preview_paths
 
@@ -62,7 +67,7 @@ def store(copied: Project, empty_store: Path) -> Store:
 def assert_complete(store: Store) -> str:
     """One finished run with all that the stages left, each point, picture and model once: its id."""
     ((run_id, name, status),) = store.runs()
-    about, numbers = read_json(TRAINING), tracked_values(Evaluation.read(EVALUATION))
+    about, numbers = read_json(TRAINING), Evaluation.read(EVALUATION).values()
     assert (name, status) == (about["run_name"], "FINISHED")
     assert read_json(RUN_LOCATION)["run_id"] == run_id
     for key, path in (
@@ -75,7 +80,8 @@ def assert_complete(store: Store) -> str:
     assert store.steps("loss/generator") == [*range(LOG_EVERY, STEPS + 1, LOG_EVERY)]
     assert store.steps("time/training_s") == [0]
     points = "select key, step, value from metrics where key like 'quality/%' order by key"
-    assert [row[:2] for row in store.rows(points)] == [(key, 0) for key in sorted(numbers)]
+    tracked = [(f"quality/{key}", 0) for key in sorted(numbers)]
+    assert [row[:2] for row in store.rows(points)] == tracked
     previews = [f"A first look~by step+step+{step}" for step in preview_paths(PREVIEWS)]
     assert store.pictures() == sorted([AT_THE_END, *previews])
     assert store.rows("select name, status from logged_models") == [("generator", 2)]
@@ -98,9 +104,9 @@ def test_a_run_is_complete_from_outputs_and_again_is_the_same(store: Store) -> N
     left = {path.name for path in LEFT}
     assert left | {"README.md", "quality.csv", "quality_by_class.csv", "params.yaml"} <= files
     assert "discriminator.safetensors" not in files, "it tells who was in the training data"
-    tags, right = store.tags(run_id), evaluation.score("conditional_accuracy").value or 0
+    tags, sentence = store.tags(run_id), evaluation.report(about["training_s"]).sentence
     note = tags["mlflow.note.content"]
-    assert note.startswith(f"accuracy ↑ **{percent(right)}** · distance ↓ **")
+    assert tags["cgan.quality"] == sentence and note.startswith(f"**{in_markdown(sentence)}**\n\n")
     assert f"(get-artifact?path=strip.png&run_uuid={run_id})" in note
     assert tags["cgan.run_key"] == about["run_key"]
     of_model = f"select tag_value from logged_model_tags where tag_key = '{record.NOTE_TAG}'"
@@ -110,7 +116,7 @@ def test_a_run_is_complete_from_outputs_and_again_is_the_same(store: Store) -> N
     query = "select value from metrics where key = 'progress/learning_rate' order by step"
     assert [value for (value,) in store.rows(query)] == pytest.approx(rates)
     card = CARD.read_text()
-    assert f"**{quality_line(evaluation)}**" in card
+    assert f"**{in_markdown(evaluation.report().sentence)}**" in card
     assert (CARD.parent / re.findall(r"!\[Drawings\]\((.+)\)", card)[0]).is_file()
     # Numbers that changed are added, and no others; a param keeps its first value.
     first = about["params"]["train.lr"]
@@ -251,3 +257,25 @@ def test_a_sampler_which_has_no_previews_shows_its_grid(store: Store) -> None:
     shutil.rmtree(PREVIEWS)
     record.main()
     assert store.pictures() == [AT_THE_END]
+
+
+def test_a_metric_added_in_one_place_is_shown_everywhere(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy = Metric(
+        key="brightness",
+        name="mean <brightness>",
+        meaning="of all pixels",
+        measure=lambda drawn: Score(value=drawn.pixels.double().mean().item() / 255, real=0.5),
+    )
+    monkeypatch.setitem(METRICS, toy.key, toy)
+    for stage in (evaluate, page, record):
+        stage.main()
+    value = read_json(EVALUATION)["metrics"][toy.key]["value"]
+    row = [toy.name, percent(value), "", "50.0 %", "higher", toy.meaning]
+    assert Evaluation.read(EVALUATION).report().tables[0].in_words()[-1] == row
+    assert read_json(METRICS_FILE)["quality"][toy.key] == round(value, 5)
+    shown = RUN_PAGE.read_text(encoding="utf-8").replace("\u00a0", " ")
+    assert "<brightness>" not in shown and all(f">{html.escape(cell)}</" in shown for cell in row)
+    assert store.steps(f"quality/{toy.key}") == [0]
+    assert " mean &lt;brightness&gt; | " in CARD.read_text(encoding="utf-8")

@@ -19,12 +19,10 @@ CHANGES_NO_WEIGHT = {
     # What it reads is compared with its digest, and the digest is in the fingerprint.
     "cgan.images",
     # Probes and previews look at the averaged generator; `test_probes_…` in test_monitoring.py.
-    *("cgan.quality.judge", "cgan.quality.metrics", "cgan.quality.proportions"),
+    *("cgan.quality.judge", "cgan.quality.metrics", "cgan.proportions"),
     "cgan.contact_sheet",
     # The values are in the fingerprint; `total_steps`, which is computed there, has a test in test_params.py.
     "cgan.params.sections",
-    # What is measured of a generator, and how a notebook shows it.
-    *("cgan.evaluation", "cgan.notebook"),
     # How bytes get to the disk, not which; words for the user.
     *("cgan.files", "cgan.errors", "cgan.settings", "cgan.text"),
 }

@@ -27,11 +27,11 @@ from cgan.pipeline.registry.client import GATE_FOLDER, Registry, downloaded
 from cgan.pipeline.registry.decision import shift_finding
 from cgan.pipeline.registry.version import Version
 from cgan.project import JUDGE
+from cgan.proportions import mean_share, wilson_interval
 from cgan.quality.class_shift import MIN_CLASS_IMAGES, Moments, largest_shifts
 from cgan.quality.conditions import Conditions
 from cgan.quality.judge import Judge, load_judge, predict
 from cgan.quality.metrics import conditional_accuracy
-from cgan.quality.proportions import mean_share, wilson_interval
 from cgan.text import percent
 from cgan.verdict import Check
 
@@ -82,7 +82,7 @@ class KeptData:
 def keep_data(registry: Registry, version: Version, inputs: Inputs, conditions: Conditions) -> None:
     """Store at the version's run what `KeptData.load` reads."""
     images, labels = all_images(inputs)
-    confusion = conditions.evaluation_set.judge_accuracy.confusion
+    confusion = conditions.judge_accuracy.confusion
     looks = Moments.of_images(images, labels, inputs.held_out.classes)
     tensors = {
         **{f"looks.{key}": value for key, value in vars(looks).items()},

@@ -14,13 +14,15 @@ from typing import NamedTuple
 
 import torch
 
-from cgan.evaluation import METRICS, Evaluation, Interval
+from cgan.evaluation import Evaluation
 from cgan.params.sections import GateParams
+from cgan.proportions import wilson_interval
 from cgan.quality.class_shift import Shift
+from cgan.quality.conditions import METRICS
 from cgan.quality.estimates import Estimate
 from cgan.quality.intervals import critical_t, falls_short
 from cgan.quality.outliers import KIND_WORDS, Excess
-from cgan.quality.proportions import wilson_interval
+from cgan.report import Interval
 from cgan.text import listed, percent
 from cgan.verdict import Check, in_digits
 
@@ -305,7 +307,7 @@ def compare(
         if is_better or is_worse:
             verdict = "better than" if is_better else "worse than"
         new_words, old_words, difference, lowest, highest = (
-            in_digits(value, metric.is_share)
+            in_digits(value, metric.kind == "share")
             for value in (new.value, old.value, change.value, low, high)
         )
         check = Check(
@@ -317,7 +319,7 @@ def compare(
             at_most=metric.better == "lower",
             interval=interval,
             why=f"difference {difference}; between {lowest} and {highest} (95 % for both metrics)",
-            is_share=metric.is_share,
+            is_share=metric.kind == "share",
         )
         checks.append(check)
         if is_better:

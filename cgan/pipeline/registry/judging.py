@@ -161,11 +161,10 @@ def measure(drawings: Tensor, conditions: Conditions) -> Drawings:
     they look beside real images, whatever the judge sees."""
     shape, classes = drawings.shape[1:], conditions.train.classes
     train, held_out = conditions.train.tensors, conditions.held_out.tensors
-    evaluation_set = conditions.evaluation_set
     predictions = predict(conditions.judge, drawings)
     drawn = Samples.of(drawings, predictions.features, conditions.drawn_labels)
-    trained_on = Samples.of(train.pixels, evaluation_set.training_features, train.labels)
-    unseen = Samples.of(held_out.pixels, evaluation_set.heldout.features, held_out.labels)
+    trained_on = Samples.of(train.pixels, conditions.training_features, train.labels)
+    unseen = Samples.of(held_out.pixels, conditions.heldout.features, held_out.labels)
     looks_of_drawn, looks_of_real = (
         Moments.of([samples.descriptors], samples.labels, classes)
         for samples in (drawn, trained_on)
@@ -173,5 +172,5 @@ def measure(drawings: Tensor, conditions: Conditions) -> Drawings:
     return Drawings(
         conditions.measure(drawings, prediction=predictions),
         largest_shifts(looks_of_drawn, looks_of_real, shape),
-        outliers(drawn, trained_on, evaluation_set.training_labels, unseen, shape, classes),
+        outliers(drawn, trained_on, conditions.training_labels, unseen, shape, classes),
     )

@@ -9,13 +9,12 @@ from rich.console import Console
 from rich.text import Text
 
 from cgan.errors import CganError
-from cgan.evaluation import METRICS
 from cgan.files import read_json
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.registry.client import open_registry
 from cgan.pipeline.registry.version import SUMMARY
 from cgan.pipeline.tracking.store import experiment_name, is_absent, store_uri
-from cgan.pipeline.tracking.tags import COMMIT_TAG, DIRTY_TAG, SOURCE_TAG
+from cgan.pipeline.tracking.tags import COMMIT_TAG, DIRTY_TAG, QUALITY_TAG, SOURCE_TAG
 from cgan.project import DATA_SOURCE, DVC_LOCK, RUN_LOCATION, home
 from cgan.text import printable
 
@@ -55,7 +54,7 @@ def _store(root: Path) -> Iterator[tuple[str, str]]:
         champion = next((version for version in versions if version.number == number), None)
         if champion:
             yield "Champion", champion.champion_line
-            yield "", _metrics_line(registry.client.get_run(champion.run_id))
+            yield "", _quality(registry.client.get_run(champion.run_id))
         else:
             yield "Champion", "none yet: `cgan gate` makes the first"
         if versions:
@@ -67,7 +66,7 @@ def _store(root: Path) -> Iterator[tuple[str, str]]:
         places = [experiment.experiment_id]
         for run in registry.client.search_runs(places, IS_TRAINING, max_results=1):
             yield "Last training", _training_line(run)
-            yield "", _metrics_line(run)
+            yield "", _quality(run)
             is_judged = run.info.run_id in {version.run_id for version in versions}
             advice = "" if is_judged else ", not gated yet: `cgan gate`"
             yield "", f"run {run.info.run_id}{advice}"
@@ -81,11 +80,5 @@ def _training_line(run: Any) -> str:
     return f"{run.info.run_name} · {run.info.status} · started {began:%d %b %H:%M} UTC · {commit}"
 
 
-def _metrics_line(run: Any) -> str:
-    """The metrics for which a screen has room; the page says what each means."""
-    metrics = [
-        f"{row.name} {row.shown(value)}"
-        for row in METRICS.values()
-        if (value := run.data.metrics.get(row.tracked_key)) is not None
-    ]
-    return " · ".join(metrics) or "not evaluated yet: `dvc repro` does it"
+def _quality(run: Any) -> str:
+    return str(run.data.tags.get(QUALITY_TAG) or "not evaluated yet: `dvc repro` does it")

@@ -9,11 +9,10 @@ from cgan.drawing.card import model_card
 from cgan.drawing.drawings import new_folder
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError
-from cgan.evaluation import Evaluation
+from cgan.evaluation import Evaluation, stated_evaluation
 from cgan.files import read_json, write_text
 from cgan.model.model_file import save_generator
 from cgan.project import CARD, EVALUATION, GENERATOR, GRID, SHARING
-from cgan.quality.table import stated_evaluation
 
 
 def write_card_folder(generator: Generator, folder: Path, *, anyway: bool = False) -> str:

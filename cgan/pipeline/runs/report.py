@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from cgan.errors import CganError
-from cgan.evaluation import Evaluation
 from cgan.files import read_json
 from cgan.hosts import is_server, mlflow_page
 from cgan.pipeline.runs.recorded_run import present_evaluation
@@ -21,7 +20,6 @@ from cgan.project import (
     RUN_PAGE,
     TRAINING,
 )
-from cgan.quality.table import quality_line
 from cgan.text import percent
 
 UI = "http://127.0.0.1:5000"  # of `cgan ui` and `make up`
@@ -39,7 +37,10 @@ def summary() -> Iterator[str]:
     with contextlib.suppress(CganError):
         run = read_json(TRAINING)
         run |= read_json(RUN_LOCATION)
-    yield from _quality(evaluation, judge, run)
+    yield evaluation.report(run.get("training_s")).as_text()
+    yield ""
+    yield f"{evaluation.context['drawn_images']:,} drawings, judged by a classifier that is right on"
+    yield f"{percent(judge['accuracy'])} of {judge['heldout_images']:,} held-out images (mean over classes)"
     yield ""
     numbers = "2024" if len(evaluation.classes) == 10 else "0,1"
     classes = ", ".join((evaluation.class_names or [numbers])[:3])
@@ -56,16 +57,3 @@ def summary() -> Iterator[str]:
         site = run["tracking_uri"] if is_server(run["tracking_uri"]) else UI
         page = mlflow_page(site, str(run["experiment_id"]), run["run_id"])
         yield f"  in MLflow     {page}" + f" after {command} ui" * (site == UI)
-
-
-def _quality(evaluation: Evaluation, judge: dict[str, Any], run: dict[str, Any]) -> list[str]:
-    rows = [row[:-1] for row in evaluation.table()]  # the page has the meanings: they fit no screen
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        f"{quality_line(evaluation, run.get('training_s'))}",
-        "",
-        f"Quality, next to real images ({RUN_PAGE} says what each metric means):",
-        *(f"  {'  '.join(map(str.ljust, row, widths)).rstrip()}" for row in rows),
-        f"  {evaluation.context['drawn_images']:,} drawings, judged by a classifier that is right on",
-        f"  {percent(judge['accuracy'])} of {judge['heldout_images']:,} held-out images (mean over classes)",
-    ]

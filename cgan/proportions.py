@@ -4,8 +4,10 @@ import math
 from collections.abc import Sequence
 from statistics import NormalDist
 
+Z_95 = 1.959964
 
-def wilson_interval(right: int, total: int, z: float = 1.959964) -> tuple[float, float]:
+
+def wilson_interval(right: int, total: int, z: float = Z_95) -> tuple[float, float]:
     """Interval of a proportion, 95 % unless `z` says otherwise; stays within 0–1 and covers the truth about
     as often near both ends (Wilson, JASA 22, 1927)."""
     centre = (right + z * z / 2) / (total + z * z)
@@ -18,9 +20,9 @@ def joint_z(comparisons: int) -> float:
     return NormalDist().inv_cdf(1 - 0.025 / comparisons)
 
 
-def proportion_interval(value: float, count: int) -> tuple[float, float]:
+def proportion_interval(value: float, count: int, z: float = Z_95) -> tuple[float, float]:
     """Wilson's interval of a share of `count` images."""
-    return wilson_interval(round(value * count), count)
+    return wilson_interval(round(value * count), count, z)
 
 
 def mean_share(pairs: Sequence[tuple[int, int]]) -> tuple[float, tuple[float, float]]:
