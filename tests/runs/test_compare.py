@@ -16,7 +16,7 @@ from cgan.evaluation import Evaluation, Score
 from cgan.pipeline.runs.recorded_run import find_run_id, read_run
 from cgan.pipeline.runs.report import summary
 from cgan.project import EVALUATION, GENERATOR, TRAINING
-from cgan.quality.comparison import Comparison, MetricDifference, compare
+from cgan.quality.comparison import Change, Comparison, compare
 from cgan.quality.conditions import METRICS
 
 
@@ -42,7 +42,7 @@ def test_numbers_stand_side_by_side_where_measured_alike(finished: Project) -> N
     assert distance["verdict"] == "better" and "-100,000" in found.as_text()
     # Numbers of other images are not compared, and it is told why.
     other = compare(evaluation, better(evaluation, reference_digest="f" * 64, seed=5))
-    assert "measured differently" in repr(other) and not other.differences
+    assert "measured differently" in repr(other) and not other.changes
     assert "| seed | 1001 | 5 |" in other.report().as_markdown()
     # Fewer drawings, as of a sampler, which takes part of a second for each, are.
     assert compare(evaluation, better(evaluation, drawn_images=10_000)).verdict == "better"
@@ -77,7 +77,7 @@ def test_a_difference_that_chance_can_make_is_called_so() -> None:
         # What one run alone has, as GAN-train, is left out.
         b = Evaluation(metrics={key: two, "gan_train_accuracy": two})
         found = compare(Evaluation(metrics={key: one}), b)
-        assert found.verdict == verdict and len(found.differences) == 1
+        assert found.verdict == verdict and len(found.changes) == 1
 
 
 def test_the_command_shows_both_and_no_name_commands_the_terminal(copied: Project) -> None:
@@ -107,9 +107,9 @@ def test_an_evaluation_of_the_generator_before_is_not_shown(copied: Project) -> 
 def test_what_copies_less_and_is_worse_is_no_better() -> None:
     """A collapsed generator copies nothing."""
 
-    def changed(key: str, low: float, high: float) -> MetricDifference:
-        metric = Score(**METRICS[key].facts)
-        return MetricDifference(metric, 0.5, 0.5 + (low + high) / 2, (low, high))
+    def changed(key: str, low: float, high: float) -> Change:
+        score = Score(**METRICS[key].facts, value=0.5)
+        return Change(score, replace(score, value=0.5 + (low + high) / 2), (low, high))
 
     copies, recall = changed("copies", -0.2, -0.1), changed("recall", -0.4, -0.3)
     for changes, words in (
