@@ -210,10 +210,11 @@ def sharing(
     hardware, recipe = choose_hardware(device, "auto"), recipe or JudgeParams()
     attacker = Attacker.of(train, held_out, seed)
     with deterministic():
-        digest = None
+        digest, holds_training_images = None, False
         if isinstance(generator, Images):
             drawn = generator
         else:
+            holds_training_images = generator.model.kind.holds_training_images
             drawn = drawings_to_attack(generator.model, train, seed)
             digest = digest_of(generator.model.state_dict())
         alone = as_many_of_each_class(drawn, train, seed)
@@ -230,7 +231,7 @@ def sharing(
         learnt_drawings=len(alone),
         class_names=tuple(train.class_names),
         not_drawn=tuple(drawn.classes_without_images),
-        holds_training_images=getattr(generator, "holds_training_images", False),
+        holds_training_images=holds_training_images,
         generator_digest=digest,
     )
 
