@@ -95,8 +95,7 @@ class Sharing:
         if attack.true_positive_rate is not None and attack.chance is not None:
             found = f"{percent(attack.true_positive_rate)} (chance up to {percent(attack.chance)})"
         p_value = "< 0.001" if attack.p_value < 0.001 else f"{attack.p_value:.3f}"
-        heads = ["attack", "AUC", "95 % interval", "p"]
-        heads.append(f"found at a false positive rate of {percent(FALSE_POSITIVE_RATE)}")
+        at_rate = f"found at a false positive rate of {percent(FALSE_POSITIVE_RATE)}"
         auc = self._auc
         by_class = [(self.class_names[label], *each.cells()) for label, each in classes.items()]
         trained_on = ("trained on the images", "on drawings alone")
@@ -110,7 +109,7 @@ class Sharing:
             tables=[
                 Table(
                     "Who was in the training data",
-                    heads,
+                    ("attack", "AUC", "95 % interval", "p", at_rate),
                     [("by drawings", auc, auc.interval_in_words, p_value, found)],
                 ),
                 Table(
