@@ -54,7 +54,7 @@ CEILINGS = {
     "flows": 910,
     "tests": 12_410,
 }
-PAGE_LINES = 1_390  # of JavaScript, CSS and HTML
+PAGE_LINES = 1_332  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/
 
 

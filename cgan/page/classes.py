@@ -12,6 +12,7 @@ from cgan.model.generative import GenerativeModel
 from cgan.params.sections import GateParams
 from cgan.proportions import proportion_interval
 from cgan.quality.intervals import falls_short
+from cgan.report import Table
 from cgan.settings import setting
 
 POOR, DOUBTFUL, GOOD = "poor", "doubtful", "good"
@@ -34,11 +35,10 @@ WEAK_JUDGE = (
 
 @dataclass(frozen=True)
 class JudgedClass:
-    """A class with its scores, its number of images where that is known, and what to think of it."""
+    """A class with its scores, and what to think of it."""
 
     label: int
     scores: ClassScores
-    images: int | None
     state: str
     advice: str
 
@@ -81,7 +81,7 @@ def judged_classes(
             (DOUBTFUL, scores.heldout < MIN_HELD_OUT or not is_judged, MORE_IMAGES),
         )
         matches = ((state, advice) for state, applies, advice in rules if applies)
-        judged.append(JudgedClass(label, scores, images, *next(matches, (GOOD, ""))))
+        judged.append(JudgedClass(label, scores, *next(matches, (GOOD, ""))))
     return judged
 
 
@@ -102,12 +102,16 @@ def advice_on(model: GenerativeModel) -> tuple[str, str]:
     )
 
 
-def frequent_mistakes(evaluation: Evaluation) -> list[tuple[int, int, int]]:
+def frequent_mistakes(evaluation: Evaluation, names: Sequence[str]) -> Table:
     """The class asked for, the class that the judge sees, and the count: the most frequent first."""
     mistakes = [
-        (asked, seen, count)
+        (names[asked], names[seen], count)
         for asked, row in enumerate(evaluation.confusion)
         for seen, count in enumerate(row)
         if count and asked != seen
     ]
-    return sorted(mistakes, key=lambda mistake: -mistake[2])[:MAX_MISTAKES]
+    return Table(
+        "Drawings that the judge takes for another class",
+        ("asked for", "the judge sees", "drawings"),
+        sorted(mistakes, key=lambda mistake: -mistake[2])[:MAX_MISTAKES],
+    )

@@ -92,7 +92,7 @@ def page_facts(contents: Contents) -> dict[str, Any]:
         "judge_accuracy": evaluation.score("conditional_accuracy").real,
         "few_held_out": MIN_HELD_OUT,
         "less_diverse": MIN_DIVERSITY,
-        "mistakes": frequent_mistakes(evaluation),
+        "mistakes": frequent_mistakes(evaluation, generator.class_names),
         "drawn": drawn_facts(model, evaluation.context["seed"], labels, data, judge),
         "parts": {part: len(rows_of(data, part)) for part in SPLITS} if data else {},
         "suspects": suspects_facts(data, judge) if data and judge else None,
