@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+import cgan
 from cgan.images import Images
 from cgan.model.hardware import choose_hardware
 from cgan.model.networks import Architecture, GeneratorNetwork, build_generator
@@ -21,7 +22,6 @@ from cgan.params.sections import DataParams, Params, TrainChoices, TrainParams
 from cgan.pipeline.params_file import load_params
 from cgan.quality.judge import Judge, Prediction, predict, train_judge
 from cgan.quality.metrics import frechet_distance
-from cgan.readers import csv_reader
 from cgan.readers.sources import fetch
 from cgan.splitting import stratified_split
 from cgan.training.auto import resolve
@@ -100,15 +100,10 @@ class EvaluationSet:
         as the pipeline splits them."""
         params = all_params()
         path, about = csv_file(sample)
-        table = csv_reader.read_csv(path, params.validation)
-        images, labels = table.pixels[:limit], table.labels[:limit]
+        images = cgan.read(path).at(slice(limit))
         own = (params.preprocess.holdout_fraction, params.preprocess.seed)
-        training, heldout = (
-            as_dataset(images[rows], labels[rows], table.classes)
-            for rows in stratified_split(
-                images, labels, *(own if sample else (HELDOUT_FRACTION, SPLIT_SEED))
-            )
-        )
+        parts = stratified_split(images, *(own if sample else (HELDOUT_FRACTION, SPLIT_SEED)))
+        training, heldout = map(images.at, parts)
         return cls(training, heldout, about, judge_kimg)
 
     @cached_property

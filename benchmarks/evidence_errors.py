@@ -23,13 +23,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+import cgan
 from cgan.downstream.effect import DRAWN, Difference, Outcome, effect
 from cgan.downstream.rounds import BASELINES, rounds_by_fold
-from cgan.downstream.sets import assign_folds, units_of
+from cgan.downstream.sets import assign_folds
 from cgan.model.hardware import choose_hardware, compute_deterministically
-from cgan.params.sections import JudgeParams, ValidateParams
+from cgan.params.sections import JudgeParams
 from cgan.quality.judge import predict, silent
-from cgan.readers.csv_reader import read_csv
+from cgan.splitting import units_of
 
 from .evaluation_set import as_dataset, csv_file, preset
 
@@ -138,7 +139,7 @@ def smallest_gain(per_class: int, repetitions: int, random: np.random.Generator)
 
 def of_digits(repetition: int, folder: Path) -> tuple[Difference, float, Difference]:
     """The difference that drawings make, the true one, and that between classifiers which learnt alike."""
-    images = read_csv(csv_file()[0], ValidateParams())
+    images = cgan.read(csv_file()[0])
     order = np.random.default_rng(repetition).permutation(len(images.labels))
     labels, rows = images.labels[order], list[int]()
     for label in range(10):

@@ -1,4 +1,4 @@
-"""Rows of images with the names of their classes beside them."""
+"""Images in rows and columns, as one picture; perhaps with the names of their classes beside them."""
 
 from collections.abc import Sequence
 
@@ -35,16 +35,24 @@ def layout(height: int, width: int) -> tuple[int, int]:
 
 def arrange_by_class(images: Pixels, labels: IntArray, order: IntArray, classes: int) -> Pixels:
     """A row for each of the first `classes`, of its first images in `order`: uint8 [H, W] or [H, W, 3]."""
-    _, channels, *sides = images.shape
-    scale, columns = layout(*sides)
-    height, width = (side * scale + GAP for side in sides)
-    cells = np.full((classes, columns, channels, height, width), BACKGROUND, np.uint8)
+    scale, columns = layout(*images.shape[2:])
+    cells = np.full((classes, columns, *images.shape[1:]), BACKGROUND, np.uint8)
     for label in range(classes):
         rows = order[labels[order] == label][:columns]
-        cells[label, : len(rows), :, GAP:, GAP:] = images[rows].repeat(scale, 2).repeat(scale, 3)
-    sheet = cells.transpose(0, 3, 1, 4, 2).reshape(classes * height, columns * width, channels)
-    sheet = np.pad(sheet, ((0, GAP), (0, GAP), (0, 0)), constant_values=BACKGROUND)
-    return sheet[..., 0] if channels == 1 else sheet
+        cells[label, : len(rows)] = images[rows]
+    return image_grid(cells, GAP, BACKGROUND, scale)
+
+
+def image_grid(images: Pixels, padding: int = 1, background: int = 64, scale: int = 1) -> Pixels:
+    """uint8 [rows, columns, C, H, W] → one picture, [H, W] or [H, W, 3], with `padding` pixels around and
+    between images. `scale` repeats each pixel; the padding is not enlarged."""
+    images = images.repeat(scale, axis=3).repeat(scale, axis=4)
+    before = [(0, 0), (0, 0), (0, 0), (padding, 0), (padding, 0)]
+    cells = np.pad(images, before, constant_values=background)
+    rows, columns, channels, height, width = cells.shape
+    grid = cells.transpose(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels)
+    grid = np.pad(grid, [(0, padding), (0, padding), (0, 0)], constant_values=background)
+    return grid[..., 0] if channels == 1 else grid
 
 
 def add_row_names(picture: Pixels, names: Sequence[str]) -> Pixels:

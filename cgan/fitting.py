@@ -24,9 +24,9 @@ from cgan.model.model_file import digest_of, generator_facts
 from cgan.model.networks import DiscriminatorNetwork
 from cgan.model.sampling import encode_png
 from cgan.notebook import progress_bar
-from cgan.params.checks import check_train
+from cgan.params.checks import check_section
 from cgan.params.presets import preset_params
-from cgan.params.sections import TrainParams
+from cgan.params.sections import TrainChoices, TrainParams
 from cgan.quality.judge import Judge, require_judge_of
 from cgan.report import Report, Table
 from cgan.settings import as_keywords
@@ -167,7 +167,7 @@ def fit(
     if judge:
         require_judge_of(judge, images)
     values = preset_params(preset) | {"seed": seed} | params
-    choice = choose(check_train(values, "cgan.fit"), images)
+    choice = choose(check_section(TrainChoices, "train", values, "cgan.fit"), images)
     p = choice.params
     training_folder = None
     if folder is not None:

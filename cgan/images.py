@@ -26,6 +26,14 @@ if TYPE_CHECKING:
 MIN_SIDE, MAX_SIDE, MAX_CLASSES = 8, 256, 1000
 SPLITS = ("train", "val", "test")
 CHANNELS = (1, 3)
+ONE_EACH = (
+    "pixels",
+    "labels",
+    "groups",
+    "splits",
+    "lines",
+    "sizes",
+)  # arrays with one item an image
 
 IntArray = NDArray[np.int64]
 
@@ -113,7 +121,9 @@ class Images:
     def __repr__(self) -> str:
         channels, height, width = self.shape
         colour = " in colour" if channels == 3 else ""
-        return f"Images({len(self):,} of {width} × {height} pixels{colour}, {self.classes} classes)"
+        groups = "" if self.groups is None else f", {len(np.unique(self.groups)):,} groups"
+        classes = f"{self.classes} classes"
+        return f"Images({len(self):,} of {width} × {height} pixels{colour}, {classes}{groups})"
 
     def _repr_html_(self) -> str:
         """For a notebook: counts, images of each class, and the notes."""
@@ -192,18 +202,32 @@ class Images:
             index = slice(0)  # an empty list becomes an array of floats, which is no index
         chosen = np.arange(len(self))[index]
         changes: dict[str, Any] = {"files": [self.files[row] for row in chosen if self.files]}
-        for name in ("pixels", "labels", "groups", "splits", "lines", "sizes"):
+        for name in ONE_EACH:
             array = getattr(self, name)
             changes[name] = None if array is None else array[chosen]
         return replace(self, **changes)
 
     def place(self, row: int) -> str:
-        """Where to find an image, in words for messages: its file; its row here and its line in the CSV; or,
-        where images were given as arrays, its index in them."""
+        """Where to find an image, in words for messages: its file; its line in the CSV; or, where images were
+        given as arrays, its index in them."""
         if self.files:
             return self.files[row]
-        line = int(self.lines[row])
-        return f"row {row + 1} (line {line})" if self.source_sha256 else f"image {line}"
+        return f"{'line' if self.source_sha256 else 'image'} {self.lines[row]}"
+
+
+def joined(*parts: Images) -> Images:
+    """The images of all parts, which have the same classes, with what is known of all. Raises DataError where
+    some alone have groups."""
+    changes: dict[str, Any] = {"files": [file for part in parts for file in part.files]}
+    for name in ONE_EACH:
+        arrays = [getattr(part, name) for part in parts]
+        known = [array for array in arrays if array is not None]
+        if name == "groups" and 0 < len(known) < len(parts):
+            raise DataError(
+                "groups: some sets of images have them and others not. Give all, or none."
+            )
+        changes[name] = np.concatenate(known) if len(known) == len(parts) else None
+    return replace(parts[0], **changes)
 
 
 def _default_names(count: int) -> list[str]:

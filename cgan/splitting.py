@@ -6,8 +6,8 @@ and the copies and groups of these. Near copies can be made groups (`group: auto
 
 import re
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +26,7 @@ THUMBNAIL = 32  # pixels a side, at most
 MIN_CORRELATION = 0.975
 # A note says so where a larger fraction of the held-out images has one. Chosen by hand, above that of digits.
 MAX_NEAR_COPIES = 0.05
-# Chosen by hand, to bound the time. For the note: near copies of so many held-out images are sought, among so
-# many to train on. For groups: so many images of a class are compared with one another.
-MAX_QUERIES, MAX_SEARCHED = 5_000, 100_000
-MAX_PAIRED = 20_000
+MAX_QUERIES = 5_000  # held-out images for which near copies are sought
 
 
 def split_images(
@@ -50,22 +47,21 @@ def split_images(
     train, held_out, test = (np.flatnonzero(splits == number) for number in range(len(SPLITS)))
     if not len(held_out):
         part = images if len(train) == len(images) else images.at(train)
-        kept, held = stratified_split(
-            part.pixels, part.labels, fraction, seed, part.groups, images.class_names
-        )
+        kept, held = stratified_split(part, fraction, seed)
         train, held_out = train[kept], train[held]
     if images.splits is not None:
-        units = unit_indices(images.pixels, images.groups)
+        units = units_of(images)
         held_out, of_val = _without_leaks(images, units, train, held_out, "val")
         test, of_test = _without_leaks(images, units, train, test, "test")
         notes += of_val + of_test
-        on_one_side = np.setxor1d(images.labels[train], images.labels[held_out])
-        if len(on_one_side):
-            names = [images.class_names[label] for label in on_one_side]
-            raise DataError(
-                f"expected images of each class in train, and others in val; of {listed(names)} one of the "
-                "two has none. Add some, or remove val: a part of train is held out then."
-            )
+    on_one_side = np.setxor1d(images.labels[train], images.labels[held_out])
+    if len(on_one_side):
+        names = [images.class_names[label] for label in on_one_side]
+        raise DataError(
+            f"expected images of each class to train on, and others to hold out; all of {listed(names)} are "
+            "on one side, for want of at least 2 distinct images or groups that are of no other class. Add "
+            "images, make smaller groups, or remove val: a part of train is held out then."
+        )
     if len(held_out) < MIN_HELD_OUT:
         raise DataError(
             f"{len(held_out)} images are held out, expected at least {MIN_HELD_OUT}: from fewer no metric "
@@ -93,108 +89,17 @@ def _without_leaks(
     ]
 
 
-def with_groups(images: Images, group_by: str) -> Images:
-    """The images, each with a group, and in `notes` how many there are.
+def stratified_split(images: Images, fraction: float, seed: int) -> tuple[IntArray, IntArray]:
+    """The rows of the training part and of the hold-out, each ascending; together all images.
 
-    `group_by` is `auto`, for groups of near copies, or a regular expression: files in which it matches the
-    same text are a group. If it has brackets, the text in the first ones counts.
-
-    Raises DataError where `group_by` does not fit the images.
+    Each class gives `fraction` of its images, or as near to it as its units allow; at least one. Units stay
+    whole, also when the labels in them differ: those are held out, in random order, with which no class
+    exceeds its quota; and of a class of which nothing is held out then, the smallest.
     """
-    groups = _near_copy_groups(images) if group_by == "auto" else _groups_by_name(images, group_by)
-    sizes = np.unique(groups, return_counts=True)[1]
-    note = (
-        f"Groups: {len(sizes):,} of {len(images):,} images, the largest of {sizes.max():,} "
-        f"({setting('preprocess.group', group_by)})."
-    )
-    return replace(images, groups=groups, notes=(*images.notes, note))
-
-
-def _near_copy_groups(images: Images) -> IntArray:
-    """The group of each image, int64 [N]: connected components of near copies."""
-    largest_class = int(images.counts.max())
-    if largest_class > MAX_PAIRED:
-        raise DataError(
-            f"{setting('preprocess.group', 'auto')} compares all images of a class, which may be at most "
-            f"{MAX_PAIRED:,}; one class has {largest_class:,}. Set a regular expression, or null and add a "
-            "column `group`."
-        )
-    rows = np.arange(len(images))
-    return components(len(images), near_copies(images.pixels, images.labels, rows, rows))
-
-
-def _groups_by_name(images: Images, pattern: str) -> IntArray:
-    """The group of each image, int64 [N], by the text that `pattern` finds in its file's name. A file in
-    which it finds none is a group of its own."""
-    found = [re.search(pattern, file) for file in images.files]
-    if not any(found):
-        raise DataError(
-            f"{setting('preprocess.group')}: expected names of files with {pattern!r}, found "
-            f"{images.files[0] if images.files else 'rows of a CSV, which may have a column `group`'}."
-        )
-    keys = list[str]()
-    for file, match in zip(images.files, found, strict=True):
-        if match is None:
-            keys.append(f"/{file}")
-        else:
-            in_brackets = match[1] if match.re.groups else None
-            keys.append(in_brackets or match[0])
-    return np.unique(keys, return_inverse=True)[1]
-
-
-def _near_copies_notes(images: Images, train: IntArray, held_out: IntArray) -> list[str]:
-    """A note where many held-out images have a near copy in the training part."""
-    rng = np.random.default_rng(0)
-    queries = np.sort(rng.permutation(held_out)[:MAX_QUERIES])
-    among = np.sort(rng.permutation(train)[:MAX_SEARCHED])
-    pairs = near_copies(images.pixels, images.labels, queries, among)
-    rows, first_pairs = np.unique(pairs[:, 0], return_index=True)
-    if len(rows) <= max(2, MAX_NEAR_COPIES * len(queries)):
-        return []
-    shown = [f"{images.place(a)} like {images.place(b)}" for a, b in pairs[first_pairs]]
-    return [
-        f"Near copies: {len(rows):,} of {len(queries):,} held-out images look much like one to train on: "
-        f"{listed(shown, 3)}. If one thing was photographed several times, every number about held-out "
-        f"images is too good. Give the images groups: {setting('preprocess.group', 'auto')} keeps on one "
-        "side what looks so alike."
-    ]
-
-
-def stratified_split(
-    pixels: NDArray[np.uint8],
-    labels: IntArray,
-    holdout_fraction: float,
-    seed: int,
-    groups: IntArray | None = None,
-    names: Sequence[str] | None = None,
-) -> tuple[IntArray, IntArray]:
-    """Indices of the training part and of the hold-out, each ascending; together all images.
-
-    Stratified: each class gives `holdout_fraction` of its images, or as near to it as its groups allow; at
-    least one. Units stay whole, also when the labels in them differ.
-    """
-    units = unit_indices(pixels, groups)
-    random_keys = np.random.default_rng(seed).random(len(labels))
-    is_held = np.isin(units, _choose_units(units, labels, random_keys, holdout_fraction))
-    for label in np.unique(labels):
-        is_divided = len(np.unique(is_held[labels == label])) == 2
-        if is_divided:
-            continue
-        count = len(np.unique(units[labels == label]))
-        raise DataError(
-            f"class {names[label] if names else label}: {count} distinct images or groups; a hold-out needs "
-            "at least 2 that are of no other class. Add images, or make smaller groups."
-        )
-    return np.flatnonzero(~is_held), np.flatnonzero(is_held)
-
-
-def _choose_units(
-    units: IntArray, labels: IntArray, random_keys: NDArray[np.float64], fraction: float
-) -> IntArray:
-    """The units to hold out, by their indices: in the order of `random_keys`, those with which no class
-    exceeds its quota. Of a class of which nothing is held out then, the smallest unit."""
-    class_counts = np.bincount(labels)
-    room = np.clip(np.round(class_counts * fraction), 1, class_counts - 1).astype(int).tolist()
+    labels, units = images.labels, units_of(images)
+    random_keys = np.random.default_rng(seed).random(len(images))
+    quotas = np.clip(np.round(images.counts * fraction), 1, images.counts - 1)
+    room = quotas.astype(int).tolist()
     by_unit = np.argsort(units, kind="stable")
     labels_by_unit = labels[by_unit].tolist()
     indices, starts, sizes = np.unique(units[by_unit], return_index=True, return_counts=True)
@@ -208,20 +113,21 @@ def _choose_units(
     for label in np.setdiff1d(labels, labels[np.isin(units, held)]):
         candidates = np.searchsorted(indices, np.unique(units[labels == label]))
         held.append(indices[candidates[sizes[candidates].argmin()]])
-    return np.array(held, np.int64)
+    is_held = np.isin(units, held)
+    return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 
 
-def unit_indices(pixels: NDArray[np.uint8], groups: IntArray | None = None) -> IntArray:
+def units_of(images: Images) -> IntArray:
     """The unit of each image, int64 [N]: the index of the first image in it."""
-    first_copy = first_copies(image_digests(pixels))
-    if groups is None:
+    first_copy = first_copies(image_digests(images.pixels))
+    if images.groups is None:
         return first_copy
-    rows = np.arange(len(groups))
-    pairs = [np.stack([rows, first], 1) for first in (first_copy, first_copies(groups))]
-    return components(len(groups), np.concatenate(pairs))
+    rows = np.arange(len(images))
+    pairs = [np.stack([rows, first], 1) for first in (first_copy, first_copies(images.groups))]
+    return _components(len(images), np.concatenate(pairs))
 
 
-def components(count: int, pairs: IntArray) -> IntArray:
+def _components(count: int, pairs: IntArray) -> IntArray:
     """The connected component of each of `count` nodes, named by its first node; int64 [count]. `pairs` int64
     [M, 2] are the edges."""
     from scipy.sparse import coo_array
@@ -231,19 +137,59 @@ def components(count: int, pairs: IntArray) -> IntArray:
     return first_copies(connected_components(edges, directed=False)[1])
 
 
-def near_copies(
-    pixels: NDArray[np.uint8], labels: IntArray, rows: IntArray, among: IntArray
-) -> IntArray:
+# --- Groups and near copies ----------------------------------------------------------------------
+
+
+def with_groups(images: Images, group_by: str) -> Images:
+    """The images, each with a group.
+
+    `group_by` is `auto`, for near copies and the near copies of these, or a regular expression: files in
+    which it matches the same text are a group, and one in which it matches none is a group of its own. If it
+    has brackets, the text in the first ones counts.
+
+    Raises DataError where `group_by` does not fit the images.
+    """
+    if group_by == "auto":
+        every = np.arange(len(images))
+        return replace(images, groups=_components(len(images), near_copies(images, every, every)))
+    found = [re.search(group_by, file) for file in images.files]
+    if not any(found):
+        raise DataError(
+            f"{setting('preprocess.group')}: expected names of files with {group_by!r}, found "
+            f"{images.files[0] if images.files else 'rows of a CSV, which may have a column `group`'}."
+        )
+    texts: Any = [match and ((*match.groups(), None)[0] or match[0]) for match in found]
+    return replace(images, groups=texts)
+
+
+def _near_copies_notes(images: Images, train: IntArray, held_out: IntArray) -> list[str]:
+    """A note where many held-out images have a near copy in the training part."""
+    queries = np.sort(np.random.default_rng(0).permutation(held_out)[:MAX_QUERIES])
+    pairs = near_copies(images, queries, train)
+    rows, first_pairs = np.unique(pairs[:, 0], return_index=True)
+    if len(rows) <= max(2, MAX_NEAR_COPIES * len(queries)):
+        return []
+    shown = [f"{images.place(a)} like {images.place(b)}" for a, b in pairs[first_pairs]]
+    return [
+        f"Near copies: {len(rows):,} of {len(queries):,} held-out images look much like one to train on: "
+        f"{listed(shown, 3)}. If one thing was photographed several times, every number about held-out "
+        f"images is too good. Give the images groups: {setting('preprocess.group', 'auto')} keeps on one "
+        "side what looks so alike."
+    ]
+
+
+def near_copies(images: Images, rows: IntArray, among: IntArray) -> IntArray:
     """The near copies at `among` of each image at `rows`, of its class: pairs of rows, int64 [M, 2]."""
-    pairs = [np.empty((0, 2), np.int64)]
+    labels, pairs = images.labels, [np.empty((0, 2), np.int64)]
     for label in np.unique(labels[rows]):
-        queries, pool = rows[labels[rows] == label], among[labels[among] == label]
-        pool_thumbnails = _thumbnails(pixels, pool).T
-        for chunk in np.array_split(queries, len(queries) // 100 + 1):
-            correlations = _thumbnails(pixels, chunk) @ pool_thumbnails
-            is_other = chunk[:, None] != pool
-            query, near = np.nonzero((correlations > MIN_CORRELATION) & is_other)
-            pairs.append(np.stack([chunk[query], pool[near]], 1))
+        queries, others = rows[labels[rows] == label], among[labels[among] == label]
+        for pool in np.array_split(others, len(others) // 10_000 + 1):
+            pool_thumbnails = _thumbnails(images.pixels, pool).T
+            for chunk in np.array_split(queries, len(queries) // 100 + 1):
+                correlations = _thumbnails(images.pixels, chunk) @ pool_thumbnails
+                is_other = chunk[:, None] != pool
+                query, near = np.nonzero((correlations > MIN_CORRELATION) & is_other)
+                pairs.append(np.stack([chunk[query], pool[near]], 1))
     return np.concatenate(pairs)
 
 

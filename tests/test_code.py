@@ -37,7 +37,7 @@ def test_no_module_is_longer_than_a_reader_s_patience() -> None:
 # Lines of Python that each room may have. A feature pays for its lines with a deletion; where it cannot,
 # raise the ceiling in a commit that says what that pays for.
 CEILINGS = {
-    "cgan": 2_374,
+    "cgan": 2_355,
     "cgan/attacks": 751,
     "cgan/downstream": 899,
     "cgan/drawing": 646,
@@ -45,9 +45,9 @@ CEILINGS = {
     "cgan/page": 642,
     "cgan/params": 585,
     "cgan/pictures": 184,
-    "cgan/pipeline": 3_077,
+    "cgan/pipeline": 2_970,
     "cgan/quality": 2_569,
-    "cgan/readers": 1_251,
+    "cgan/readers": 1_160,
     "cgan/service": 353,
     "cgan/stages": 941,
     "cgan/training": 1_390,

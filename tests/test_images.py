@@ -14,9 +14,8 @@ import cgan
 from cgan.errors import ModelError
 from cgan.images import load_images, save_images
 from cgan.model.file_facts import facts_metadata, read_facts
-from cgan.pipeline.whole_data import whole_data
 from cgan.project import HOLDOUT_DATA, TRAIN_DATA
-from cgan.stages import download, preprocess, validate
+from cgan.stages import download, page, preprocess, validate
 
 COLOUR = uneven(channels=3)
 PIXELS, LABELS = COLOUR.pixels, COLOUR.labels
@@ -98,8 +97,8 @@ def test_what_is_read_and_split_is_what_the_stages_make(project: Path, pictures:
         assert part.groups is not None and stored.groups is not None
         assert np.array_equal(part.groups, stored.groups)
     assert parts[1].notes == images.notes and not parts[0].notes
-    assert any(note.startswith("Groups: 23 of 56") for note in images.notes) == pictures
-    whole = whole_data()
+    assert repr(images).endswith("3 classes, 23 groups)")
+    whole = page.all_images()
     assert whole.groups is not None and images.groups is not None
     assert np.array_equal(whole.pixels, images.pixels) and whole.files == images.files
     pairs = {*zip(whole.groups.tolist(), images.groups.tolist(), strict=True)}

@@ -13,10 +13,11 @@ from cgan.splitting import near_copies, split_images, stratified_split, with_gro
 
 def distinct(count: int, seed: int = 0) -> NDArray[np.uint8]:
     """Images that are not square."""
-    return np.random.default_rng(seed).integers(0, 256, (count, 1, 4, 6), dtype=np.uint8)
+    return np.random.default_rng(seed).integers(0, 256, (count, 1, 8, 9), dtype=np.uint8)
 
 
-IMAGES, LABELS = distinct(60), np.random.default_rng(1).permutation(np.arange(60) % 3)
+PIXELS, LABELS = distinct(60), np.random.default_rng(1).permutation(np.arange(60) % 3)
+IMAGES = Images(PIXELS, LABELS)
 
 
 def test_of_each_class_the_lowest_keys_are_held_out() -> None:
@@ -24,10 +25,10 @@ def test_of_each_class_the_lowest_keys_are_held_out() -> None:
     keys = np.random.default_rng(5).random(90)
     rows = [np.flatnonzero(labels == label) for label in range(3)]
     expected = [members[keys[members].argsort()][: round(len(members) / 10)] for members in rows]
-    train, holdout = stratified_split(distinct(90), labels, 0.1, 5)
+    train, holdout = stratified_split(Images(distinct(90), labels), 0.1, 5)
     assert holdout.tolist() == sorted(np.concatenate(expected))
     assert train.tolist() == sorted({*range(90)} - {*holdout.tolist()})
-    counts = [len(stratified_split(IMAGES, LABELS, f, 0)[1]) for f in (0.01, 0.1, 0.125, 0.98)]
+    counts = [len(stratified_split(IMAGES, f, 0)[1]) for f in (0.01, 0.1, 0.125, 0.98)]
     assert counts == [3, 6, 6, 57], "at least one, rounded to even, never all twenty"
 
 
@@ -36,18 +37,18 @@ def test_of_each_class_the_lowest_keys_are_held_out() -> None:
 def test_copies_of_any_label_stay_on_one_side(shift: int, fraction: float) -> None:
     """Both sides have all classes, also where the share of one rounds to none or all of it."""
     kind, copy = np.arange(60) % 12, np.arange(60) // 12
-    images, labels = distinct(12)[kind], (kind + shift * copy) % 3
+    labels = (kind + shift * copy) % 3
     for seed in range(9):
-        train, holdout = stratified_split(images, labels, fraction, seed)
+        train, holdout = stratified_split(Images(distinct(12)[kind], labels), fraction, seed)
         assert not {*kind[train]} & {*kind[holdout]} and len(train) + len(holdout) == 60
         assert shift or {*labels[train]} == {*labels[holdout]} == {0, 1, 2}
 
 
 def test_a_class_of_one_distinct_image_cannot_be_held_out() -> None:
-    images = IMAGES.copy()
-    images[LABELS == 1] = 5
-    with pytest.raises(DataError, match=r"class 1: 1 distinct .*at least 2"):
-        stratified_split(images, LABELS, 0.1, seed=1)
+    pixels = PIXELS.copy()
+    pixels[LABELS == 1] = 5
+    with pytest.raises(DataError, match=r"all of 1 are on one side, .*at least 2 distinct"):
+        split_images(Images(pixels, LABELS), 0.1, seed=1)
 
 
 @pytest.mark.parametrize(("largest", "least", "most"), [(3, 0.15, 0.22), (30, 0.001, 0.4)])
@@ -62,7 +63,8 @@ def test_the_holdout_of_groups_is_near_the_share_of_each_class(
         )
         mixes = random.dirichlet([1.0, 0.5, 0.3], 400 // largest)
         labels = np.array([random.choice(3, p=mixes[group]) for group in groups])
-        train, holdout = stratified_split(distinct(len(labels)), labels, 0.2, seed, groups)
+        images = Images(distinct(len(labels)), labels, groups=groups)
+        train, holdout = stratified_split(images, 0.2, seed)
         assert not {*groups[train]} & {*groups[holdout]}
         shares = np.bincount(labels[holdout]) / np.bincount(labels)
         assert least < shares.min() and shares.max() <= most
@@ -71,17 +73,19 @@ def test_the_holdout_of_groups_is_near_the_share_of_each_class(
 def test_of_a_class_in_large_groups_the_smallest_is_held_out() -> None:
     groups, labels = np.repeat([0, 1, 2, 3], [30, 20, 9, 10]), np.repeat([0, 1], [59, 10])
     groups[-5:] = 4
+    images = Images(distinct(69), labels, groups=groups)
     for seed in range(9):
-        holdout = stratified_split(distinct(69), labels, 0.1, seed, groups)[1]
+        holdout = stratified_split(images, 0.1, seed)[1]
         assert (groups[holdout] == 2).sum() == 9 and len(holdout) == 14
 
 
 def test_groups_with_an_equal_image_are_on_one_side() -> None:
-    images, labels, groups = IMAGES.copy(), LABELS, np.arange(60) // 2
-    images[41] = images[10]  # of groups 5 and 20, and by the next of 7 too
-    images[15] = images[40]
+    pixels = PIXELS.copy()
+    pixels[41] = pixels[10]  # of groups 5 and 20, and by the next of 7 too
+    pixels[15] = pixels[40]
+    images = Images(pixels, LABELS, groups=np.arange(60) // 2)
     for seed in range(30):
-        holdout = stratified_split(images, labels, 0.3, seed, groups)[1]
+        holdout = stratified_split(images, 0.3, seed)[1]
         assert len({row in holdout for row in (10, 11, 14, 15, 40, 41)}) == 1
 
 
@@ -92,17 +96,16 @@ def test_near_copies_are_of_one_class_and_correlate() -> None:
     pixels = np.concatenate([first, seconds]).clip(0, 255).astype(np.uint8)
     pixels[11] = random.permutation(pixels[11].ravel()).reshape(pixels[11].shape)
     labels = np.array([0, 0, 1, 1, 2, 2, 0, 0, 1, 0, 2, 2])
-    pairs = near_copies(pixels, labels, np.arange(6), np.arange(12))
+    images = Images(pixels, labels)
+    pairs = near_copies(images, np.arange(6), np.arange(12))
     assert sorted(pairs.tolist()) == [[0, 6], [1, 7], [2, 8], [4, 10]]
-    groups = with_groups(Images(pixels, labels), "auto").groups
+    groups = with_groups(images, "auto").groups
     assert groups is not None and groups.tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 2, 9, 4, 11]
 
 
 def test_too_small_a_holdout_is_refused() -> None:
     six, five = (np.arange(60) < count for count in (6, 5))
-    kept = Images(
-        IMAGES.repeat(2, axis=2).repeat(2, axis=3), np.arange(60) % 3, splits=six.astype(np.uint8)
-    )
+    kept = Images(PIXELS, np.arange(60) % 3, splits=six.astype(np.uint8))
     assert len(split_images(kept, 0.1, 1)[1]) == 6
     with pytest.raises(DataError, match=r"^5 images are held out, expected at least 6"):
         split_images(replace(kept, splits=five.astype(np.uint8)), 0.1, 1)

@@ -17,11 +17,11 @@ from cgan.attacks.membership import (
     one_per_unit,
     strata_of,
 )
-from cgan.downstream.sets import units_of
 from cgan.errors import DataError
 from cgan.images import Images
 from cgan.model.generative import GenerativeModel
 from cgan.quality.likeness import nearest_neighbours
+from cgan.splitting import units_of
 
 MIN_DRAWINGS = 5_000  # that are attacked: an attacker may ask for many
 # Limits of the drawings beyond one for each image: bytes of pixels; seconds of a core, of a slow generator.

@@ -9,10 +9,10 @@ from scipy.special import bdtrc
 
 from cgan.attacks import membership
 from cgan.attacks.membership import BoolArray, FloatArray, IntArray, strata_of
-from cgan.downstream.sets import units_of
-from cgan.images import Images
+from cgan.images import Images, joined
 from cgan.proportions import proportion_interval
 from cgan.quality.likeness import find_near_copies, nearest_within
+from cgan.splitting import units_of
 
 COPIES_LEVEL = 0.01  # of the test
 # A harmless generator may draw only what is typical, which lies near a training image more often than real
@@ -45,12 +45,7 @@ class Copies:
         pixels, labels, _ = drawn.at(order).tensors
         found = find_near_copies(pixels, labels, train, held_out, seed)
         compared = len(found.is_copy)
-        real = train.tensors, held_out.tensors
-        both = Images(
-            torch.cat([part.pixels for part in real]),
-            torch.cat([part.labels for part in real]),
-            train.class_names,
-        )
+        both = joined(train, held_out)
         # All of them are searched together: of fewer images a search finds more of what is near.
         rows, nearness = nearest_within(pixels[:compared], labels[:compared], both, found.limits)
         # A unit is named by the row of its first image.

@@ -17,7 +17,7 @@ from cgan.attacks.membership import (
 )
 from cgan.downstream.effect import DRAWN, Effect, Outcome, effect
 from cgan.downstream.rounds import train_classifier, with_seed
-from cgan.downstream.sets import require_comparable, require_seeds, units_of
+from cgan.downstream.sets import require_comparable, require_seeds
 from cgan.errors import DataError
 from cgan.images import Images
 from cgan.model.hardware import Hardware, choose_hardware, deterministic
@@ -27,6 +27,7 @@ from cgan.params.sections import JudgeParams
 from cgan.quality.evaluate import HasModel
 from cgan.quality.judge import Progress, predict
 from cgan.report import Number, Report, Table
+from cgan.splitting import units_of
 from cgan.text import listed, percent
 
 MEMBERSHIP_LEVEL = 0.03  # of the attack; with that of copies 4 % in all

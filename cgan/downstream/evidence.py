@@ -22,15 +22,13 @@ from cgan.downstream.rounds import (
 )
 from cgan.downstream.sets import (
     assign_folds,
-    joined,
     missing_labels,
     require_comparable,
     require_seeds,
-    units_of,
 )
 from cgan.errors import CganError, DataError
 from cgan.files import fingerprint, sha256_of
-from cgan.images import Images
+from cgan.images import Images, joined
 from cgan.model.hardware import choose_hardware, deterministic
 from cgan.notebook import progress_bar
 from cgan.params.sections import JudgeParams, TrainChoices
@@ -38,6 +36,7 @@ from cgan.quality.evaluate import HasModel, shared_images
 from cgan.quality.judge import Progress
 from cgan.report import Number, Report, Table
 from cgan.settings import as_keywords
+from cgan.splitting import units_of
 from cgan.text import duration, percent
 
 MAX_PRETRAINED_IMAGES = 20_000  # that the pretrained network looks at: 60 a second

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cgan.downstream import pretrained
 from cgan.downstream.effect import DRAWN, Outcome
-from cgan.downstream.sets import missing_labels, repeated_rows, units_of
+from cgan.downstream.sets import missing_labels, repeated_rows
 from cgan.images import Images, IntArray, image_digests
 from cgan.model.generative import GenerativeModel
 from cgan.model.hardware import Hardware
@@ -33,6 +33,7 @@ from cgan.quality.judge import (
     silent,
     train_judge,
 )
+from cgan.splitting import units_of
 from cgan.training.auto import choose
 from cgan.training.loop import train_or_make
 

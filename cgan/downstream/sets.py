@@ -8,28 +8,9 @@ from torch import Tensor
 from cgan.errors import CganError, DataError
 from cgan.images import Images, IntArray
 from cgan.quality.evaluate import HasModel, require_matching
-from cgan.splitting import unit_indices
 
 MAX_EQUAL_RATIO = 1.25  # of the largest class to the smallest: up to it classes are about equal
 MIN_SEEDS = 2  # their spread is part of the interval
-
-
-def units_of(data: Images) -> IntArray:
-    """The unit of each image, int64 [N]: equal for images that belong together, copies and groups."""
-    return unit_indices(data.pixels, data.groups)
-
-
-def joined(*parts: Images) -> Images:
-    """All images of the parts, which have the same classes. Raises DataError where some alone have groups."""
-    groups = [part.groups for part in parts if part.groups is not None]
-    if groups and len(groups) < len(parts):
-        raise DataError("groups: some sets of images have them and others not. Give all, or none.")
-    return Images(
-        np.concatenate([part.pixels for part in parts]),
-        np.concatenate([part.labels for part in parts]),
-        parts[0].class_names,
-        np.concatenate(groups) if groups else None,
-    )
 
 
 def require_comparable(train: Images, held_out: Images, generator: HasModel | Images) -> None:
@@ -86,7 +67,7 @@ def assign_folds(
 ) -> IntArray:
     """The fold of each image, int64 [N], 0 to `count` - 1.
 
-    Images of one unit (`cgan.splitting.unit_indices`) share a fold, and each class is spread as evenly as its
+    Images of one unit (`cgan.splitting.units_of`) share a fold, and each class is spread as evenly as its
     units allow, the rarest class first. Raises DataError where some fold would leave a class without an image
     to train on.
     """

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from cgan.contact_sheet import image_grid
 from cgan.errors import CganError
 from cgan.model.generative import GenerativeModel
-from cgan.model.sampling import Picture, image_grid
+from cgan.model.sampling import Picture
 
 MAX_PER_LINE = 20  # drawings of a text
 MAX_PICTURE_BYTES = 200_000_000  # of pixels
@@ -46,7 +47,7 @@ def compose(
     empty = lines * columns - len(images)
     filled = F.pad(images, (0, 0, 0, 0, 0, 0, 0, empty))
     grid = filled.view(lines, columns, *images.shape[1:])
-    return images, image_grid(grid, int(rows > 1), scale=scale)
+    return images, image_grid(grid.numpy(), int(rows > 1), scale=scale)
 
 
 def even_line_length(count: int, most: int) -> int:

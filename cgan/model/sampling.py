@@ -84,17 +84,6 @@ def interpolate_latents(start: Tensor, end: Tensor, steps: int) -> Tensor:
     return mixed / torch.sin(angle)
 
 
-def image_grid(images: Tensor, padding: int = 1, background: int = 64, scale: int = 1) -> Picture:
-    """uint8 [rows, columns, C, H, W] → one picture with `padding` pixels around and between images.
-
-    `scale` repeats each pixel; the padding is not enlarged.
-    """
-    images = images.repeat_interleave(scale, dim=3).repeat_interleave(scale, dim=4)
-    cells = F.pad(images, (padding, 0, padding, 0), value=background)
-    grid = cells.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
-    return picture_of(F.pad(grid, (0, padding, 0, padding), value=background))
-
-
 def picture_of(images: Tensor) -> Picture:
     """uint8 [..., C, H, W] → numpy [..., H, W, C], without the channel where it is grey."""
     array: Picture = images.movedim(-3, -1).contiguous().cpu().numpy()

@@ -4,6 +4,7 @@ label looks wrong."""
 import base64
 import io
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cgan.images import SPLITS, Images, IntArray
+from cgan.images import SPLITS, Images, IntArray, joined
 from cgan.model.generative import GenerativeModel
 from cgan.model.sampling import picture_of
 from cgan.quality.judge import Judge, predict
@@ -46,6 +47,13 @@ def _uri(picture: Image.Image, size: tuple[int, int]) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, "WEBP", lossless=picture.mode == "L", quality=85, method=3)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def both_parts(train: Images, held_out: Images) -> Images:
+    """The images of both, with `splits` that say which are which, and the notes on those held out."""
+    numbers = SPLITS.index("train"), SPLITS.index("val")
+    splits = np.repeat(numbers, (len(train), len(held_out))).astype(np.uint8)
+    return replace(joined(train, held_out), splits=splits, notes=held_out.notes)
 
 
 def rows_of(data: Images, split: str) -> IntArray:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from cgan.errors import DataError
 from cgan.evaluation import Evaluation
 from cgan.files import write_text
-from cgan.images import SPLITS, Images
+from cgan.images import Images
+from cgan.page.image_facts import both_parts
 from cgan.page.run_page import Contents, render_page
 from cgan.params.sections import GateParams
 from cgan.pictures.plots import curves_html, training_curves
@@ -61,24 +60,8 @@ def write_page(
         previews=run.previews,
         seconds=run.seconds,
         limits=GateParams(),
-        data=_both_parts(train, held_out) if train and held_out else None,
+        data=both_parts(train, held_out) if train and held_out else None,
         judge=judge,
         remarks=held_out.notes if held_out else (),
     )
     write_text(path, render_page(contents))
-
-
-def _both_parts(train: Images, held_out: Images) -> Images:
-    """The images of both parts, with `splits` that say which is which."""
-    groups = None
-    if train.groups is not None and held_out.groups is not None:
-        groups = np.concatenate([train.groups, held_out.groups])
-    return Images(
-        np.concatenate([train.pixels, held_out.pixels]),
-        np.concatenate([train.labels, held_out.labels]),
-        train.class_names,
-        groups,
-        splits=np.repeat(
-            [SPLITS.index("train"), SPLITS.index("val")], [len(train), len(held_out)]
-        ).astype(np.uint8),
-    )

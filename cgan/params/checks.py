@@ -12,16 +12,12 @@ from pydantic import ValidationError
 
 from cgan.errors import ParamsError
 from cgan.params.closed import CLOSED
-from cgan.params.sections import Params, Section, TrainChoices, param_names
+from cgan.params.sections import Params, Section, param_names
 from cgan.settings import as_keywords, setting
 
 S = TypeVar("S", bound=Section)
 # Names that other libraries use → the params of the same purpose.
-SYNONYMS = {
-    "learning_rate": "train.lr",
-    "epochs": "train.total_kimg",
-    "gpu": "train.device",
-}
+SYNONYMS = {"learning_rate": "train.lr", "epochs": "train.total_kimg", "gpu": "train.device"}
 
 
 def check_params(document: Any, name: Path | str) -> Params:
@@ -29,11 +25,6 @@ def check_params(document: Any, name: Path | str) -> Params:
     if not isinstance(document, dict):
         raise ParamsError(f"{name}: expected sections with keys, found {reprlib.repr(document)}.")
     return _validate(Params, document, str(name))
-
-
-def check_train(values: Mapping[str, Any], name: str) -> TrainChoices:
-    """The params of a training, from values by name, as `check_section` makes them."""
-    return check_section(TrainChoices, "train", values, name)
 
 
 def check_section(kind: type[S], section: str, values: Mapping[str, Any], name: str) -> S:
@@ -53,9 +44,10 @@ def _validate(kind: type[S], values: dict[Any, Any], name: str, section: str = "
     except ValidationError as error:
         prefix = (section,) if section else ()
         found = error.errors(include_url=False)
+    known = [f"{section}.{field}" for field in kind.model_fields] if section else param_names()
     # A value that is neither a number nor `auto` has two errors with one key, one after the other.
     by_key = groupby(found, lambda problem: _key((*prefix, *problem["loc"])))
-    problems = [_describe("" if key == section else key, list(errors)) for key, errors in by_key]
+    problems = [_describe(key if key != section else "", [*each], known) for key, each in by_key]
     if len(problems) == 1:
         raise ParamsError(f"{name}: {problems[0]}")
     lines = "".join(f"\n  - {problem}" for problem in problems)
@@ -72,15 +64,15 @@ def _key(location: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in [*location[:depth], *indices] if part != "[key]")
 
 
-def _describe(key: str, problems: list[Any]) -> str:
-    """The problems of one key as a sentence."""
+def _describe(key: str, problems: list[Any], known: list[str]) -> str:
+    """The problems of one key as a sentence. `known`: the keys that there are."""
     kind, value = problems[0]["type"], problems[0]["input"]
     is_unknown = kind == "extra_forbidden"
     closed = f"{key}: {value}" if isinstance(value, str) and not is_unknown else key
     if closed in CLOSED:
         return f"{setting(*closed.split(': '))} is closed since 1.0: {CLOSED[closed]}."
     if is_unknown:
-        return f"unknown key {setting(key)}; {_suggestion(key)}"
+        return f"unknown key {setting(key)}; {_suggestion(key, known)}"
     if kind == "missing":
         return f"{setting(key)} is missing. Add it."
     words = ", or ".join(problem["msg"].removeprefix("Value error, ") for problem in problems)
@@ -89,17 +81,16 @@ def _describe(key: str, problems: list[Any]) -> str:
     return f"{setting(key)}: {words}." if key else f"{words}."
 
 
-def _suggestion(key: str) -> str:
-    """Advice for a key that does not exist: a similar one in its section, or the same in another."""
+def _suggestion(key: str, known: list[str]) -> str:
+    """Advice for a key that does not exist: the most similar one in its section, else in all."""
     section, _, name = key.rpartition(".")
-    params = param_names()
-    if key in params:  # written with a dot at the top, as `dvc exp run -S` has it
+    if key in known:  # written with a dot at the top, as `dvc exp run -S` has it
         return f"write `{name}` under `{section}:`."
-    siblings = [param for param in params if param.startswith(f"{section}.")]
-    sections = {param.partition(".")[0] for param in params}
-    candidates = {param.rpartition(".")[2]: param for param in siblings or sections}
-    candidates |= {word: param for word, param in SYNONYMS.items() if param in siblings}
-    for closest in difflib.get_close_matches(name, candidates, n=1, cutoff=0.5):
-        return f"did you mean {setting(candidates[closest])}?"
-    elsewhere = [param for param in params if param.endswith(f".{name}")]
-    return f"did you mean `{elsewhere[0]}`?" if elsewhere else "remove it."
+    words = [*SYNONYMS.items(), *((param.rpartition(".")[2], param) for param in known)]
+    named = [(word, param) for word, param in words if param in known]
+    siblings = {word: param for word, param in named if param.startswith(f"{section}.")}
+    sections = {param.partition(".")[0]: param.partition(".")[0] for param in known}
+    for candidates in (siblings or sections, dict(named)):
+        for closest in difflib.get_close_matches(name, candidates, n=1):
+            return f"did you mean {setting(candidates[closest])}?"
+    return "remove it."

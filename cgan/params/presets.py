@@ -11,8 +11,6 @@ from typing import Any
 from cgan.errors import ParamsError
 from cgan.params.sections import TrainChoices
 
-UNSET_BY_PRESETS = {"seed", "device"}
-
 
 @dataclass(frozen=True)
 class Preset:
@@ -93,4 +91,4 @@ def preset_params(name: str) -> dict[str, Any]:
     name."""
     if name not in PRESETS:
         raise ParamsError(f"no preset `{name}`. There are: {', '.join(PRESETS)}.")
-    return TrainChoices().model_dump(exclude=UNSET_BY_PRESETS) | dict(PRESETS[name].changes)
+    return TrainChoices().model_dump(exclude={"seed", "device"}) | dict(PRESETS[name].changes)

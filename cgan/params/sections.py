@@ -26,7 +26,6 @@ Side = Annotated[int, Field(ge=8, le=256)]  # of an image, in pixels
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0, le=1_000_000)]  # of a term of a loss
 Kimg = Annotated[float, Field(gt=0, le=1_000_000)]  # of a training, in thousands of images
-BatchSize = Annotated[int, Field(ge=2, le=1_000_000)]
 Auto = Literal["auto"]
 Updates = Literal["one_pass", "two_passes"]
 # Params that the demo's update does not know.
@@ -76,13 +75,14 @@ _OneClass = _require(
 _Kind = _require(lambda name: name in ("auto", *KINDS), f"is none of auto, {', '.join(KINDS)}")
 
 PrintableText = Annotated[str, Field(min_length=1), _Printable]  # on one line
+GroupPattern = Annotated[PrintableText, AfterValidator(_check_pattern)]
 RelativeName = Annotated[PrintableText, _Inside]  # in the folder where it is looked up
 ClassName = Annotated[str, Field(min_length=1, max_length=60), _Printable, _OneClass]
 # MLflow takes none that is longer.
 ExperimentName = Annotated[str, Field(min_length=1, max_length=500), _Printable, _Inside]
 
 
-class _WithSize(Section):
+class _Sized(Section):
     height: Side | None = None
     width: Side | None = None
 
@@ -93,19 +93,24 @@ class _WithSize(Section):
         return self
 
 
-class DataParams(_WithSize):
-    """Stage download: where the CSV or the pictures come from, and of which size they are made."""
+class FormParams(_Sized):
+    """How a .zip or pictures are read: the CSV to take out of it, and the size that pictures are made."""
+
+    member: RelativeName = "train.csv"
+    fit: Literal["crop", "pad"] = "crop"
+
+
+class DataParams(FormParams):
+    """Stage download: where the CSV or the pictures come from."""
 
     source: Literal["sample", "file", "kaggle"] = "sample"
     path: PrintableText = "data/inbox"
     kaggle: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")] = (
         "digit-recognizer"
     )
-    member: RelativeName = "train.csv"
-    fit: Literal["crop", "pad"] = "crop"
 
 
-class ValidateParams(_WithSize):
+class ValidateParams(_Sized):
     """Stages validate and preprocess: what the CSV's columns hold, and how many images a class needs."""
 
     label_column: PrintableText = "label"
@@ -119,23 +124,29 @@ class ValidateParams(_WithSize):
         names = self.class_names
         if names is None:
             return self
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ValueError(f"`class_names` has {twice!r} twice. Give each class its own")
-        if len(names) < 2 or self.classes not in (None, len(names)):
+        if not len({*names}) == len(names) == max(2, self.classes or len(names)):
             raise ValueError(
-                f"`class_names` has {len(names):,} names and `classes` is {self.classes or 'null'}. Give one "
-                "name a class, in the order of their numbers, or null"
+                f"`class_names` has {len(names):,} names, {len({*names}):,} different ones, and `classes` is "
+                f"{self.classes or 'null'}. Give each class its own, in the order of their numbers, or null"
             )
         return self
+
+    @property
+    def class_count(self) -> int | None:
+        """The number of classes, where it is given."""
+        return len(self.class_names) if self.class_names else self.classes
 
 
 class PreprocessParams(Section):
     """Stage preprocess: the part of the images that is held out. Stage validate reads `group`, too."""
 
     holdout_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    group: Annotated[PrintableText, AfterValidator(_check_pattern)] | None = None
+    group: GroupPattern | None = None
     seed: Seed = 1
+
+
+class ReadParams(FormParams, ValidateParams):  # the options of `cgan.read`
+    group: GroupPattern | None = None
 
 
 class JudgeParams(Section):

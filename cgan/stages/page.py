@@ -1,21 +1,25 @@
 """Stage page: the run as one HTML file, with the generator in it."""
 
+from dataclasses import replace
+
 from cgan.drawing.generator import Generator
 from cgan.errors import ModelError
 from cgan.evaluation import Evaluation
 from cgan.files import read_json, sha256_of, write_text
-from cgan.images import Images
+from cgan.images import Images, load_images
 from cgan.model.hardware import compute_deterministically
+from cgan.page.image_facts import both_parts
 from cgan.page.run_page import Contents, render_page
 from cgan.params.sections import Params
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.tracking.run import read_training
 from cgan.pipeline.tracking.tags import COMMIT_TAG, DATA_TAG, DIRTY_TAG
-from cgan.pipeline.whole_data import whole_data
 from cgan.project import (
     CURVES_HTML,
+    DATA_SOURCE,
     EVALUATION,
     GENERATOR,
+    HOLDOUT_DATA,
     JUDGE,
     PREVIEWS,
     RUN_PAGE,
@@ -39,7 +43,7 @@ def contents_of(params: Params) -> Contents:
     """The page's contents, from what the stages left. Raises CganError for what doesn't belong together."""
     generator, evaluation = Generator.load(GENERATOR), Evaluation.read(EVALUATION)
     judge, _ = load_judge(JUDGE)
-    data, validation, training = whole_data(), read_json(VALIDATION), read_training(TRAINING)
+    data, validation, training = all_images(), read_json(VALIDATION), read_training(TRAINING)
     _require_one_origin(generator, evaluation, data)
     tags = training["tags"]
     return Contents(
@@ -62,6 +66,14 @@ def contents_of(params: Params) -> Contents:
             "sha256": sha256_of(GENERATOR),
         },
     )
+
+
+def all_images() -> Images:
+    """The images of both parts, in the order of the CSV or of the files."""
+    data = both_parts(load_images(TRAIN_DATA), load_images(HOLDOUT_DATA))
+    data = data.at(data.lines.argsort())
+    names = read_json(DATA_SOURCE).get("files")  # those of a test set, too
+    return replace(data, files=[names[line - 1] for line in data.lines] if names else [])
 
 
 def _require_one_origin(generator: Generator, evaluation: Evaluation, data: Images) -> None:

@@ -16,6 +16,7 @@ def load_raw(params: ValidateParams) -> Images:
     Raises DataError for a file that is not a valid CSV, ModelError for a damaged file of pictures.
     """
     if not PICTURES.is_file():
-        return read_csv(CSV, params)
+        with CSV.open("rb") as file:
+            return read_csv(file, params, str(CSV))
     pictures = replace(load_images(PICTURES), files=read_json(DATA_SOURCE)["files"])
     return with_class_names(pictures, params, str(PICTURES))

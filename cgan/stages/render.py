@@ -8,14 +8,23 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from cgan import project
-from cgan.contact_sheet import MAX_CLASSES, MAX_NAME_WIDTH, add_row_names, arrange_by_class, layout
+from cgan.contact_sheet import (
+    BACKGROUND,
+    GAP,
+    MAX_CLASSES,
+    MAX_NAME_WIDTH,
+    add_row_names,
+    arrange_by_class,
+    image_grid,
+    layout,
+)
 from cgan.drawing.class_names import names_in
 from cgan.evaluation import Evaluation
 from cgan.files import write_text
 from cgan.model.generative import GenerativeModel
 from cgan.model.hardware import compute_deterministically
 from cgan.model.model_file import load_discriminator, load_generator
-from cgan.model.sampling import Picture, image_grid, save_png
+from cgan.model.sampling import Picture, save_png
 from cgan.pictures.network_diagram import diagram
 from cgan.pictures.plots import (
     confusion_matrix_image,
@@ -33,7 +42,6 @@ MAX_ROWS = 10  # classes of a strip or an interpolation
 # Pixels: what a README shows; of a caption; between real images and drawings.
 WIDTH, STRIP_WIDTH = 880, 600
 CAPTION_HEIGHT, SEPARATOR_WIDTH = 30, 8
-BACKGROUND = 72  # grey level
 
 
 def main() -> None:
@@ -101,7 +109,7 @@ def _grid(images: Tensor, rows: int, width: int = WIDTH) -> Picture:
     """Images uint8 [N, C, H, W] in `rows` rows, enlarged up to `width` pixels."""
     grid = images.unflatten(0, (rows, -1))
     scale = max(1, width // (grid.shape[1] * images.shape[-1]))
-    return image_grid(grid, padding=2, background=BACKGROUND, scale=scale)
+    return image_grid(grid.numpy(), GAP, BACKGROUND, scale)
 
 
 if __name__ == "__main__":

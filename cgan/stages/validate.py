@@ -1,7 +1,5 @@
 """Stage validate: is the data what it should be? Stops with row and column, or the file, if not."""
 
-from dataclasses import replace
-
 from cgan.files import write_json
 from cgan.pipeline.params_file import load_params
 from cgan.project import CSV, PICTURES, VALIDATION
@@ -14,8 +12,8 @@ from cgan.stages.runner import log, run_stage
 def main() -> None:
     params = load_params()
     data = load_raw(params.validation)
-    if group := params.preprocess.group:  # `preprocess` has the notes on groups
-        data = replace(with_groups(data, group), notes=data.notes)
+    if group := params.preprocess.group:
+        data = with_groups(data, group)
     name = str(PICTURES if data.files else CSV)
     report = validation(data, params.validation, name)
     write_json(VALIDATION, report.as_json())

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from cgan.contact_sheet import add_row_names
+from cgan.contact_sheet import add_row_names, image_grid
 from cgan.images import Images
 from cgan.model.networks import GeneratorNetwork
-from cgan.model.sampling import Picture, image_grid, to_uint8
+from cgan.model.sampling import Picture, to_uint8
 from cgan.quality.judge import Judge, predict
 from cgan.quality.metrics import deviation_by_class, frechet_distance
 from cgan.training.state import PROBE_METRICS, Record, TrainState
@@ -111,5 +111,5 @@ def draw_preview(state: TrainState, names: list[str]) -> Picture:
     rng = torch.Generator().manual_seed(p.seed)
     latents = torch.randn(PREVIEW_COLUMNS, p.latent_dim, generator=rng).repeat(len(names), 1)
     labels = torch.arange(len(names)).repeat_interleave(PREVIEW_COLUMNS)
-    images = to_uint8(state.generator_ema(latents.to(device), labels.to(device)))
-    return add_row_names(image_grid(images.unflatten(0, (-1, PREVIEW_COLUMNS))), names)
+    images = to_uint8(state.generator_ema(latents.to(device), labels.to(device))).cpu()
+    return add_row_names(image_grid(images.unflatten(0, (-1, PREVIEW_COLUMNS)).numpy()), names)

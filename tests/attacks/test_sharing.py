@@ -12,9 +12,8 @@ from cgan.attacks import membership
 from cgan.attacks.attacker import Attacker, nearness_scores
 from cgan.attacks.copies import Copies, copied_p_value, typical_share
 from cgan.attacks.sharing import MEMBERSHIP_LEVEL
-from cgan.downstream.sets import joined
 from cgan.errors import DataError
-from cgan.images import Images
+from cgan.images import Images, joined
 from cgan.quality.likeness import find_near_copies, nearest_neighbours
 
 

@@ -21,13 +21,14 @@ from cgan.downstream.rounds import (
     rounds_by_fold,
     rounds_by_seed,
 )
-from cgan.downstream.sets import assign_folds, missing_labels, units_of
+from cgan.downstream.sets import assign_folds, missing_labels
 from cgan.errors import CganError, DataError
 from cgan.images import Images
 from cgan.model.hardware import choose_hardware
 from cgan.model.model_file import load_generator
 from cgan.params.sections import JudgeParams, TrainChoices
 from cgan.quality.judge import predict, silent
+from cgan.splitting import units_of
 
 RECIPE = JudgeParams(total_kimg=2.0, seed=1)
 CPU = choose_hardware("cpu", "float32")

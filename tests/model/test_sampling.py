@@ -1,6 +1,5 @@
 """Seed and labels to pictures."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -63,15 +62,3 @@ def test_interpolated_latents_go_along_the_circle() -> None:
     angles = (unit[:-1] * unit[1:]).sum(dim=1).acos()
     torch.testing.assert_close(angles, angles[0].expand(8), rtol=1e-3, atol=0)
     torch.testing.assert_close(interpolate_latents(start, start, 4), start.expand(4, -1))
-
-
-def test_image_grid_puts_each_image_in_its_row_and_column() -> None:
-    images = torch.randint(0, 256, (2, 3, 3, 5, 4), dtype=torch.uint8)
-    grid = sampling.image_grid(images, padding=2, background=9, scale=3)
-    expected = np.full((2 * (15 + 2) + 2, 3 * (12 + 2) + 2, 3), 9)
-    for row in range(2):
-        for column in range(3):
-            y, x = 2 + row * 17, 2 + column * 14
-            image = images[row, column].permute(1, 2, 0).numpy()
-            expected[y : y + 15, x : x + 12] = image.repeat(3, axis=0).repeat(3, axis=1)
-    assert np.array_equal(grid, expected)

@@ -176,7 +176,7 @@ def test_drawings_stand_beside_their_nearest_training_images() -> None:
         distances = [other["distance"] for other in one["near"]]
         assert any(np.allclose(distances, known, atol=2e-4) for known in by.numpy())
         for other in one["near"]:
-            line = lines[int(re.findall(r"\d+", other["place"])[1]) - 1]  # row 5 (line 6)
+            line = lines[int(other["place"].removeprefix("line ")) - 1]
             assert int(line.split(",")[0]) == one["asked"]
     cards = {n: [tile(image) for image in images[asked == n][:4]] for n in range(3)}
     assert drawn["by_class"] == cards, "on a class's card are drawings of it"

@@ -1,6 +1,7 @@
 """Params: which values are refused in which words, and what writes into params.yaml."""
 
 import copy
+import functools
 import math
 import re
 from pathlib import Path
@@ -13,7 +14,7 @@ from conftest import ROOT
 from dvc.utils.serialize import parse_yaml as dvc_reads
 
 from cgan.errors import ParamsError
-from cgan.params.checks import check_params, check_train
+from cgan.params.checks import check_params, check_section
 from cgan.params.closed import CLOSED
 from cgan.params.presets import PRESETS
 from cgan.params.sections import Params, TrainChoices, flatten, param_names
@@ -54,7 +55,8 @@ def test_the_repository_has_every_param_with_its_default(path: Path) -> None:
 
 
 def test_params_by_name_are_checked_as_those_of_a_file() -> None:
-    found = check_train({"lr": np.float64(0.25), "seed": np.int64(7)}, "fit()")
+    check = functools.partial(check_section, TrainChoices, "train", name="fit()")
+    found = check({"lr": np.float64(0.25), "seed": np.int64(7)})
     assert found == TrainChoices(lr=0.25, seed=7) and type(found.lr) is float
     for values, words in (
         ({"epochs": 2}, "fit(): unknown key `epochs`; did you mean `total_kimg`?"),
@@ -62,7 +64,7 @@ def test_params_by_name_are_checked_as_those_of_a_file() -> None:
         ({"lr": 0, "batch_size": 1}, "fit(): 2 problems:\n  - `lr`: "),
     ):
         with pytest.raises(ParamsError) as caught:
-            check_train(values, "fit()")
+            check(values)
         assert str(caught.value).startswith(words)
 
 
@@ -96,8 +98,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({NAMES: ["a", "\u202eb"]}, "cannot be shown"),
     ({NAMES: ["a", " b"]}, "' b' has a comma, or a space at an end"),
     ({NAMES: ["a", "b" * 61]}, "at most 60 characters"),
-    ({NAMES: ["b", "a", "a"]}, "`class_names` has 'a' twice"),
-    ({NAMES: [*"abc"], "validate.classes": 4}, "has 3 names and `classes` is 4. Give one name"),
+    ({NAMES: ["b", "a", "a"]}, "has 3 names, 2 different ones, and"),
+    ({NAMES: [*"abc"], "validate.classes": 4}, "3 different ones, and `classes` is 4. Give each"),
     (
         {"train.auxiliary_generator": 0.2, "train.updates": "one_pass"},
         "has no loss of the generator's own",

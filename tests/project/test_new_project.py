@@ -11,9 +11,7 @@ from cgan.pipeline.project.new_project import FIRST_COMMIT, TEMPLATE_FILES, make
 
 
 def make(out: str) -> str:
-    said: list[str] = []
-    make_project(Path(out), said.append)
-    return "\n".join(said)
+    return make_project(Path(out))
 
 
 @pytest.fixture(autouse=True)

@@ -16,10 +16,9 @@ from typer.testing import CliRunner, Result
 
 import cgan
 from cgan.cli import app
-from cgan.downstream.sets import joined
 from cgan.errors import CganError, DataError
 from cgan.files import read_json, write_json
-from cgan.images import Images, load_images, save_images
+from cgan.images import Images, joined, load_images, save_images
 from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
 from cgan.model.networks import Architecture, build_generator
 from cgan.params.sections import EvaluateParams, JudgeParams, TrainChoices

@@ -70,7 +70,7 @@ CSVS: list[Case] = [
         re.sub(",[^,]*$", "", GOOD, flags=re.M),
         r"expected channels.* = 1 × a square .* found 63\. .*`validate\.height`",
     ),
-    csv(GOOD.replace("l2,pixel3", "l3,pixel2"), "column 4: .* number 2, found `pixel3`. Put"),
+    csv(GOOD.replace("l2,pixel3", "l3,pixel2"), "column 5: .* than `pixel3`, found `pixel2`. Put"),
     *(csv(field(17, 13, text), rf"{PLACE}.*\nFix or remove these rows") for text in NO_VALUES),
     csv(field(17, 0, "0,0"), r"\n  - row 17 \(line 18\): expected 65 values, found 66"),
     csv(
@@ -83,12 +83,12 @@ CSVS: list[Case] = [
     csv(GOOD, r"expected 13 images.*found 12 of each of 3 classes\. Add", min_per_class=13),
     csv(GOOD, r"no image of class 3; 3 classes are found: 0, 1, 2\. Add", classes=4),
     csv(GOOD.replace("\n2", "\n5"), "no image of class 2, 3, 4; .*factorize"),
-    csv(GOOD, r"3 classes, .*`validate\.class_names` has 2 names\. Give", class_names=["a", "b"]),
+    csv(GOOD, r"\n  - row 1 .* from 0 to 1, found '2'.*`class_names`", class_names=["a", "b"]),
     csv(GOOD.encode("utf-16"), "expected a CSV in UTF-8.* save it as “CSV UTF-8”"),
     csv(b"\x89PNG\r\n\x1a\n" + bytes(100), "expected a CSV.* binary"),
     csv(b"label" + b",a0" * 1_000_000 + b"\n", ".*found 1,000,000"),
     csv(GOOD.replace("\n2", "\n" + " " * 5_000_000 + "2"), r"row 1 \(line 2\): .*found more"),
-    csv("<!DOCTYPE html><html>log in</html>", "this is a web page"),
+    csv("<!DOCTYPE html><html>log in</html>", ".* begins with `<!DOCTYPE html>"),
     csv("", "expected a CSV.* blank"),
     csv(HEADER, r"0 rows after the header\. Download"),
 ]
@@ -192,7 +192,7 @@ LISTINGS: list[Case] = [
         (HEAD + "a/9.png,a,,train\n", r"\n  - row 1: expected a picture .*`a/9\.png`\nGive"),
         (HEAD + "a/0.png,a,,train\n" * 2, "\n  - row 2: expected a picture that is there once"),
         (HEAD + "a/0.png,,,train\n", "\n  - row 1: expected a label, and"),
-        (HEAD + "a/0.png,a,,best\n", "\n  - row 1: .*found `a` and `best`"),
+        (HEAD + "a/0.png,a,,best\n", "\n  - row 1: .*found `a/0.png,a,,best`"),
         (HEAD + 'a/0.png,"a\n', " expected a CSV of `path,label`; "),
     )
 ]
@@ -271,8 +271,8 @@ ODD: list[Case] = [
         "odd.csv",
         {"odd.csv": "\n".join([HEADER, *TWICE]).encode()},
         r"40 images of 8 × 8 pixels, 3 classes of 13 to 14 .*Few images: 13 of 0, 13 of 2, 14 of 1\. "
-        r".*Duplicates: 5 \(row \d+ \(line.*Conflicting labels: 1 \(row 38 \(line 39\) is row 2 "
-        r"\(line 3\).*Constant images: 2 \(row 39 \(line 40\), row 40 \(line 41\)\)\.",
+        r".*Duplicates: 5 \(line \d+ is.*Conflicting labels: 1 \(line 39 is line 3\).*"
+        r"Constant images: 2 \(line 40, line 41\)\.",
     ),
     album(
         {"a/.x.png": b"", "a/x.txt": b"", "x.png": picture(), "a/up": "..", "a/y": b""},
@@ -280,7 +280,6 @@ ODD: list[Case] = [
     ),
     album({"__MACOSX/a/0.png": b""}, r"Left out: 1, .*: __MACOSX/a/0\.png\.", packed=True),
     album({"a/x.gif": ANIMATED}, r"Several frames: 1 of 25 .*: a/x\.gif"),
-    album({"a/x.png": picture((9, 9, 9, 0))}, r"Transparent: 1 .*: a/x\.png"),
     album({"a/red.png": picture((9, 0, 0))}, r"Colour: 1 of 25 .*: a/red\.png"),
     album(
         {"b/again.png": ALBUM["a/0.png"]},
@@ -460,7 +459,7 @@ def test_class_names_may_be_those_of_the_folders_or_others(own: Path) -> None:
     assert opened(own, files, class_names=["b", "a"]).class_names == ["a", "b"], "as the folders"
     images = opened(own, {}, class_names=["x", "b"])
     assert images.class_names == ["x", "b"] and images.notes[0].endswith("names`: a is x.")
-    with pytest.raises(CganError, match="`classes` is 3, the pictures have 2"):
+    with pytest.raises(CganError, match="expected 3 classes, by `classes`; found 2, a, b"):
         opened(own, {}, classes=3)
     put(own, {"b/x.heic": b""})
     with pytest.raises(CganError, match=r"4 of each of 2 classes.*`min_per_.*\n.*b/x\.heic"):
@@ -497,7 +496,7 @@ def test_train_val_and_test_are_kept_and_equal_images_left_out(own: Path) -> Non
     (note,) = [note for note in held.notes if "Left out" in note]
     assert re.match(r"Left out of test: 1 \(.*dog/known\.png\)\. Train has a copy", note)
     shutil.rmtree(own / "val/dog")
-    with pytest.raises(CganError, match="in val; of dog one of the two has none"):
+    with pytest.raises(CganError, match=r"all of dog are on one side, .*or remove val"):
         opened(own, {}).split()
     shutil.rmtree(own / "train")
     with pytest.raises(CganError, match="found val and test alone"):
@@ -516,7 +515,7 @@ def test_near_copies_are_named_and_groups_keep_them_together(own: Path) -> None:
     assert len(held) == 12 and re.match(near, held.notes[-1])
     for group in (r"tile(\d+)", "auto"):
         images = cgan.read(own, group=group)
-        assert any("Groups: 40 of 120 images, the largest of 3" in note for note in images.notes)
+        assert images.groups is not None and len(np.unique(images.groups)) == 40
         train, held = images.split()
         assert len(held) == 12 and not any("Near" in note for note in held.notes)
         tiles = [{Path(file).stem[:-2] for file in part.files} for part in (train, held)]

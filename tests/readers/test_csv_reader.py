@@ -1,5 +1,6 @@
 """What is read of a CSV; what is refused and what is counted: promises/test_reading.py."""
 
+import io
 import re
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,9 @@ LINES = csv_lines(DATA)
 DEFAULTS = ValidateParams()
 
 
-def read(folder: Path, lines: list[str], **params: Any) -> Images:
-    path = folder / "train.csv"
-    path.write_text("\n".join(lines) + "\n")
-    return read_csv(path, DEFAULTS.model_copy(update=params))
+def read(lines: list[str], **params: Any) -> Images:
+    content = "\n".join(lines) + "\n"
+    return read_csv(io.BytesIO(content.encode()), DEFAULTS.model_copy(update=params), "train.csv")
 
 
 def with_field(row: int, column: int, text: str, lines: list[str] = LINES) -> list[str]:
@@ -36,10 +36,10 @@ def with_field(row: int, column: int, text: str, lines: list[str] = LINES) -> li
     return [*lines[:row], ",".join(fields), *lines[row + 1 :]]
 
 
-def test_images_have_the_shape_of_the_data_or_the_params(tmp_path: Path) -> None:
+def test_images_have_the_shape_of_the_data_or_the_params() -> None:
     colour, tall = plain(uneven(channels=3, width=8)), plain(uneven(height=16, width=8))
     for data, params in ((colour, {"channels": 3}), (tall, {"height": 16, "width": 8})):
-        table = read(tmp_path, csv_lines(data), **params)
+        table = read(csv_lines(data), **params)
         assert np.array_equal(table.pixels, data.pixels)
         assert np.array_equal(table.labels, data.labels)
         assert table.pixels.dtype == np.uint8 and table.labels.dtype == np.int64
@@ -47,26 +47,24 @@ def test_images_have_the_shape_of_the_data_or_the_params(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 35])
-def test_blocks_change_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_at_once: int
-) -> None:
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, rows_at_once: int) -> None:
     monkeypatch.setattr(csv_reader, "VALUES_PER_BLOCK", 65 * rows_at_once)
-    table = read(tmp_path, [*LINES[:5], "", "", *LINES[5:]])
+    table = read([*LINES[:5], "", "", *LINES[5:]])
     assert np.array_equal(table.pixels, DATA.pixels) and np.array_equal(table.labels, DATA.labels)
     assert table.lines.tolist() == [*range(2, 6), *range(8, 40)], "blank lines are no rows"
     with pytest.raises(DataError, match=r"row 36 \(line 37\), column pixel63: expected a whole"):
-        read(tmp_path, with_field(36, 64, "256"))
+        read(with_field(36, 64, "256"))
 
 
-def test_groups_may_stand_between_label_and_pixels(tmp_path: Path) -> None:
+def test_groups_may_stand_between_label_and_pixels() -> None:
     groups = ["group", *["tile 1", '"tile 2"', ""] * 12]
     lines = [line.replace(",", f",{g},", 1) for line, g in zip(LINES, groups, strict=True)]
-    table = read(tmp_path, lines)
+    table = read(lines)
     assert np.array_equal(table.pixels, DATA.pixels) and np.array_equal(table.labels, DATA.labels)
     assert table.groups is not None and len(np.unique(table.groups)) == 2 + 12
     assert (table.groups[::3] == table.groups[0]).all() and table.groups[1] != table.groups[0]
     with pytest.raises(DataError) as caught:
-        read(tmp_path, with_field(2, 5, "256", lines))
+        read(with_field(2, 5, "256", lines))
     (fault,) = re.findall("row .*", str(caught.value))
     assert fault.startswith("row 2 (line 3), column pixel3: ") and fault.endswith("found '256'")
 
@@ -87,7 +85,7 @@ def test_a_field_of_megabytes_takes_bounded_memory(tmp_path: Path, field: str) -
 
 @given(data=st.data())
 @settings(max_examples=150, deadline=None, suppress_health_check=[*HealthCheck])
-def test_a_reader_of_any_bytes_is_exact_or_refuses(tmp_path: Path, data: st.DataObject) -> None:
+def test_a_reader_of_any_bytes_is_exact_or_refuses(data: st.DataObject) -> None:
     """Exact: as pandas reads the values as texts, and Python these as numbers."""
     content = bytearray("\n".join(LINES[:4]).encode() + b"\n")
     for _ in range(data.draw(st.integers(0, 3))):
@@ -95,15 +93,13 @@ def test_a_reader_of_any_bytes_is_exact_or_refuses(tmp_path: Path, data: st.Data
         cut = data.draw(st.integers(0, 3))
         signs = st.sampled_from([b",", b"\n", b'"', b" ", b"-", b".", b"\r"])
         content[at : at + cut] = data.draw(st.binary(max_size=4) | signs)
-    path = tmp_path / "fuzzed.csv"
-    path.write_bytes(content)
     try:
-        table = read_csv(path, DEFAULTS, name="fuzzed.csv")
+        table = read_csv(io.BytesIO(content), DEFAULTS, "fuzzed.csv")
     except DataError as error:
         assert str(error).startswith("fuzzed.csv") and len(str(error)) < 1500
     else:
         rows = np.column_stack([table.labels, table.pixels.reshape(len(table.labels), -1)])
-        texts = pd.read_csv(path, dtype=str, skip_blank_lines=True).dropna(how="all")
+        texts = pd.read_csv(io.BytesIO(content), dtype=str, skip_blank_lines=True).dropna(how="all")
         assert np.array_equal(texts.to_numpy().astype(float), rows)
 
 

@@ -10,7 +10,7 @@ import yaml
 from conftest import ROOT, Project
 from PIL import Image
 
-from cgan.contact_sheet import add_row_names, layout
+from cgan.contact_sheet import add_row_names, image_grid, layout
 from cgan.model.model_file import load_generator
 from cgan.project import BESIDE_REAL, GENERATOR, REAL_SAMPLES
 from cgan.stages import render
@@ -60,3 +60,15 @@ def test_names_that_no_font_here_has_become_numbers() -> None:
     numbered = add_row_names(picture, ["0", "1"])
     assert np.array_equal(add_row_names(picture, ["\u732b", "k"]), numbered)
     assert not np.array_equal(add_row_names(picture, ["Füße", "k"]), numbered)
+
+
+def test_image_grid_puts_each_image_in_its_row_and_column() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 3, 5, 4), np.uint8)
+    grid = image_grid(images, padding=2, background=9, scale=3)
+    expected = np.full((2 * (15 + 2) + 2, 3 * (12 + 2) + 2, 3), 9)
+    for row in range(2):
+        for column in range(3):
+            y, x = 2 + row * 17, 2 + column * 14
+            image = images[row, column].transpose(1, 2, 0)
+            expected[y : y + 15, x : x + 12] = image.repeat(3, axis=0).repeat(3, axis=1)
+    assert np.array_equal(grid, expected)

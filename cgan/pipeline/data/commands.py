@@ -1,7 +1,6 @@
 """The command about data: `validate`."""
 
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -36,7 +35,7 @@ def validate(
         project_params = load_params()
         params, source = project_params.validation, project_params.data
     try:
-        images, name = read_source(file, source, params)
+        images = read_source(file, source, params)
     except CganError as error:
         if project_params or not re.search(r"`(data|validate)\.", str(error)):
             raise
@@ -44,9 +43,8 @@ def validate(
             f"{error} These settings are in the params.yaml of a project, which `cgan init FOLDER` makes."
         ) from None
     if project_params and (group := project_params.preprocess.group):
-        # The forecast has the notes on groups.
-        images = replace(with_groups(images, group), notes=images.notes)
-    typer.echo(validation(images, params, name).as_text())
+        images = with_groups(images, group)
+    typer.echo(validation(images, params, str(file)).as_text())
     if project_params:
         from cgan.pipeline.data.forecast import forecast, next_step
 

@@ -10,10 +10,9 @@ import numpy as np
 
 from cgan.attacks.sharing import Sharing, sharing
 from cgan.downstream.evidence import Evidence, evidence
-from cgan.downstream.sets import joined
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError, DataError, TrackingError
-from cgan.images import Images, image_digests, load_images
+from cgan.images import Images, image_digests, joined, load_images
 from cgan.params.sections import Params
 from cgan.pipeline.inputs import Inputs
 from cgan.pipeline.progress import progress
@@ -140,12 +139,12 @@ def read_labelled(path: Path, params: Params, data: Images) -> Images:
     lack some. Raises DataError where shape or classes are others."""
     shape = dict(zip(("channels", "height", "width"), data.shape, strict=True))
     expected = params.validation.model_copy(update={**shape, "classes": None, "class_names": None})
-    source, name = read_source(path, params.data, expected)
+    source = read_source(path, params.data, expected)
     labels = np.array(source.class_names)[source.labels] if source.is_named else source.labels
     try:
         return replace(source, labels=labels, class_names=data.class_names)
     except DataError as error:
-        raise DataError(f"{name}: {error}") from None
+        raise DataError(f"{path}: {error}") from None
 
 
 def _publish(

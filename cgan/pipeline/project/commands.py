@@ -19,7 +19,7 @@ def init(folder: Annotated[Path, typer.Argument(help="A new or empty folder.")])
     """
     from cgan.pipeline.project.new_project import make_project
 
-    make_project(folder, typer.echo)
+    typer.echo(make_project(folder))
 
 
 @app.command(rich_help_panel=DATA_PANEL)

@@ -1,13 +1,11 @@
 """`cgan init`: a project for whoever has the package alone, made of the files of the repository's root."""
 
-import importlib.metadata
 import importlib.util
 import itertools
 import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from cgan import __version__
@@ -33,26 +31,18 @@ README = """\
 A project of cgan. It trains a generator that draws images of the class you ask for.
 
 ```bash
-dvc repro                   # run the stages that are stale: fetch the data, train, judge, write the page
-cgan report                 # how good is the generator?
+dvc repro                   # run the stages that are stale, by params.yaml; commit dvc.lock then
+cgan report                 # how good is the generator? Its page is reports/run.html
 cgan draw 2024 --seed 7     # draw; the classes are those of your data
-cgan validate my-pictures/  # what to set for your own data: a folder of pictures, or a CSV
-cgan ui                     # every run, in MLflow
+cgan validate my-pictures/  # what to set for your own data, in data/inbox/: pictures, or a CSV
+cgan ui                     # every run, in MLflow; mlflow.db and mlartifacts/ have them: back them up
 ```
-
-| where | what |
-|---|---|
-| `params.yaml` | every setting, with a comment |
-| `dvc.yaml`, `dvc.lock` | the stages, and what they made last: commit both |
-| `data/inbox/` | your own data, with `data.source: file` in params.yaml |
-| `reports/run.html` | the page of the last run, with the generator in it |
-| `models/`, `samples/`, `reports/` | what the stages made; DVC keeps every version |
-| `mlflow.db`, `mlartifacts/` | the runs: back them up |
 """
 
 
-def make_project(out: Path, say: Callable[[str], None]) -> None:
-    """Make a project in `out`, all or nothing, with a first commit where git knows the user.
+def make_project(out: Path) -> str:
+    """Make a project in `out`, all or nothing, with a first commit where git knows the user. Returns what to
+    say about it.
 
     Raises CganError where `out` holds something, ModuleNotFoundError without DVC, which `cgan` tells with
     the extra that brings it.
@@ -61,14 +51,22 @@ def make_project(out: Path, say: Callable[[str], None]) -> None:
         raise ModuleNotFoundError("No module named 'dvc'", name="dvc")
     if out.resolve() == Path.cwd():
         raise CganError(f"{out}: you are in that folder. Name a folder that does not exist yet.")
-    template, quoted = _template_folder(), shlex.quote(str(out))
+    clone, quoted = Path(PACKAGE_PARENT), shlex.quote(str(out))
+    template = clone if (clone / "dvc.yaml").is_file() else Path(sys.prefix) / "share/cgan"
     with new_folder(out) as folder:
         for name in TEMPLATE_FILES:
             text = (template / name).read_text(encoding="utf-8")
             write_text(folder / name, without_code(text) if name == "dvc.yaml" else text)
         write_text(folder / "README.md", README.format(name=out.resolve().name))
         git("init", "--quiet", folder=folder)
-        _dvc_init(folder)
+        made = subprocess.run(
+            [sys.executable, "-m", "dvc", "init", "--quiet"],
+            cwd=folder,
+            env={**os.environ, "DVC_NO_ANALYTICS": "true"},  # the settings come after it
+            capture_output=True,
+        )
+        if made.returncode:
+            raise CganError(f"`dvc init` failed: {made.stderr.decode(errors='replace')[-1000:]}")
         write_text(folder / ".dvc/config", DVC_SETTINGS)
         git("add", ".", folder=folder)
         committed = "with its first commit"
@@ -80,7 +78,7 @@ def make_project(out: Path, say: Callable[[str], None]) -> None:
                 "needs your name: `git config --global user.name`, `user.email`), then run "
                 f"`git -C {quoted} commit -m '{FIRST_COMMIT}'`"
             )
-    say(
+    return (
         f"{out}: a project, {committed}.\n"
         f"Next: `cd {quoted} && dvc repro` runs the sample, 5,000 digits. `cgan validate my-pictures/`, in "
         "that folder, says what to set for your own data."
@@ -93,30 +91,3 @@ def without_code(dvc_yaml: str) -> str:
     kept = [line for line in lines if not line.lstrip().startswith("- cgan/")]
     without_comment = itertools.dropwhile(lambda line: line.startswith("#"), kept)
     return HEADER + "".join(without_comment)
-
-
-def _template_folder() -> Path:
-    """The folder of TEMPLATE_FILES: the clone of the repository that runs, else where the wheel put them."""
-    if (Path(PACKAGE_PARENT) / "dvc.yaml").is_file():
-        return Path(PACKAGE_PARENT)
-    for installed in importlib.metadata.distributions(name="cgan"):
-        for file in installed.files or ():
-            path = Path(str(file.locate()))
-            if path.name == "dvc.yaml" and path.is_file():
-                return path.parent
-    raise CganError(
-        f"{PACKAGE_PARENT}: cgan is installed here without the files of a project. Install its wheel into "
-        "a new environment (`python -m venv`), without `--target`."
-    )
-
-
-def _dvc_init(folder: Path) -> None:
-    command = [sys.executable, "-m", "dvc", "init", "--quiet"]
-    env = {**os.environ, "DVC_NO_ANALYTICS": "true"}  # the settings come after it
-    done = subprocess.run(
-        command, cwd=folder, env=env, capture_output=True, encoding="utf-8", errors="replace"
-    )
-    if done.returncode:
-        raise CganError(
-            f"`dvc init` failed: {done.stderr.strip()[-1000:]}\nCorrect that, and run `cgan init` again."
-        )
