@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from cgan.params.sections import TrainChoices
-from cgan.pipeline.registry.decision import check_limits
-from cgan.pipeline.registry.judging import measure
+from cgan.pipeline.registry.checks import DRAWINGS
+from cgan.pipeline.registry.drawings import Drawings
+from cgan.pipeline.registry.rows import check_group
 from cgan.quality.conditions import Conditions
 from cgan.training.auto import choose
 from cgan.training.loop import train
@@ -27,7 +28,7 @@ SHARES = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 def failures(drawn: Tensor, conditions: Conditions) -> str:
     """The limits that the drawings miss."""
-    checks = check_limits(measure(drawn, conditions), all_params().gate)
+    checks = check_group(DRAWINGS, Drawings.of(drawn, conditions), all_params().gate)
     return ", ".join(check.name for check in checks if not check.passed) or "passes"
 
 

@@ -16,9 +16,3 @@ def table(head: Sequence[object], rows: Iterable[Sequence[object]], numbers: int
     marks = ["---", *["---:"] * numbers, *["---"] * (len(head) - 1 - numbers)]
     lines = [[in_markdown(cell) for cell in row] for row in rows]
     return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in [head, marks, *lines])
-
-
-def spaced(markdown: str) -> str:
-    """Space between the columns of tables, which MLflow's pages show without any."""
-    rows = r"^\| (?!---).*"  # with a space, the line under the head would be none
-    return re.sub(rows, lambda row: row[0].replace("| ", "| &ensp;"), markdown, flags=re.MULTILINE)

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from cgan.files import write_json, write_text
 from cgan.text import percent, printable
@@ -49,17 +49,18 @@ class Number:
     interval: Interval | None = None
     real: float | None = None
     kind: Kind = "share"
+    digits: ClassVar[int] = 1  # of a share, behind the point
 
     def __str__(self) -> str:
         """`98.6 %`."""
-        return in_words(self.value, self.kind)
+        return in_words(self.value, self.kind, self.digits)
 
     @property
     def interval_in_words(self) -> str:
         """`97.9 % to 99.1 %`; nothing where it is not known."""
         if self.interval is None or self.value is None or not math.isfinite(self.value):
             return ""
-        return " to ".join(in_words(end, self.kind) for end in self.interval)
+        return " to ".join(in_words(end, self.kind, self.digits) for end in self.interval)
 
     @property
     def with_interval(self) -> str:

@@ -16,7 +16,7 @@ def publish_artifact(judged: bool) -> str:
     """Make the artifact `run`. Returns the run's message: why the gate decided so, or the quality."""
     if judged:
         text = GATE_TEXT.read_text(encoding="utf-8")
-        summary = str(read_json(GATE_REPORT)["summary"])
+        summary = str(read_json(GATE_REPORT)["sentence"])
     else:
         report = Evaluation.read(EVALUATION).report()
         text, summary = report.as_markdown(), report.sentence

@@ -71,7 +71,7 @@ def run_gate() -> State[Any]:
     if state.is_failed():
         return state
     report = read_json(GATE_REPORT)
-    return Completed(name=report["verdict"].capitalize(), message=report["summary"])
+    return Completed(name=report["verdict"].capitalize(), message=report["sentence"])
 
 
 @task(description="Push the results to the DVC remote", retries=2, retry_delay_seconds=10)

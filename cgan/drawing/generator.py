@@ -84,14 +84,10 @@ class Generator:
         """
         from cgan.model.model_file import load_generator
 
-        if source in ALIASES:
-            from cgan.pipeline.registry.client import model_uri
+        if source in ALIASES or (isinstance(source, str) and _MLFLOW_URI.match(source)):
+            from cgan.pipeline.registry.recorded_run import find
 
-            source = model_uri(str(source))
-        if isinstance(source, str) and _MLFLOW_URI.match(source):
-            from cgan.pipeline.registry.client import generator_file
-
-            with generator_file(source) as path:
+            with find(str(source)).generator_file() as path:
                 model, facts = load_generator(path)
         else:
             path = BUNDLED if source == DIGITS else Path(source)

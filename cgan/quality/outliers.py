@@ -98,11 +98,8 @@ def outliers(
     found, z = [], joint_z(len(fits) * (1 + classes))
     for kind, fit in fits.items():
         labels = feature_labels if kind == "features" else training.labels
-        sets = [
-            (training.rows[kind], labels),
-            (drawn.rows[kind], drawn.labels),
-            (heldout.rows[kind], heldout.labels),
-        ]
+        sets = [(training.rows[kind], labels)]
+        sets += [(samples.rows[kind], samples.labels) for samples in (drawn, heldout)]
         count = partial(_count_outliers, sets, fit=fit, margin=MARGINS[kind])
         with parts_on_threads(available_threads()) as parallel:
             by_class = torch.tensor(list(parallel(count, range(classes))))
@@ -113,16 +110,15 @@ def outliers(
 def tones_of(images: Tensor) -> Tensor:
     """The variance of an image's brightness, in percent of what it would be if the image had its lightest and
     its darkest grey level alone, [N, 1]: m (1 - m), with mean m of brightness from 0 to 1."""
-    return torch.cat([_tones(part) for part in images.split(BATCH)])
-
-
-def _tones(images: Tensor) -> Tensor:
-    grey = images.float().mean(dim=1).flatten(1)
-    darkest, lightest = grey.aminmax(dim=1, keepdim=True)
-    brightness = (grey - darkest) / (lightest - darkest).clamp(min=1)
-    mean = brightness.mean(dim=1, keepdim=True)
-    variance = brightness.var(dim=1, correction=0, keepdim=True)
-    return 100 * variance / (mean * (1 - mean)).clamp(min=1e-3)
+    tones = []
+    for part in images.split(BATCH):
+        grey = part.float().mean(dim=1).flatten(1)
+        darkest, lightest = grey.aminmax(dim=1, keepdim=True)
+        brightness = (grey - darkest) / (lightest - darkest).clamp(min=1)
+        mean = brightness.mean(dim=1, keepdim=True)
+        variance = brightness.var(dim=1, correction=0, keepdim=True)
+        tones.append(100 * variance / (mean * (1 - mean)).clamp(min=1e-3))
+    return torch.cat(tones)
 
 
 _Score = Callable[[Tensor], Tensor]  # rows [N, columns] → outlier scores [N]
@@ -190,35 +186,25 @@ def _count_outliers(
 
 def excesses(kind: str, by_class: Tensor, z: float) -> list[Excess]:
     """The excess of all classes together, and of each class. `by_class` int64 [classes, 3, 2]: outliers and
-    images, of training, drawn and held-out images. `z`: of the intervals (`metrics.joint_z`)."""
-    found, of_all = [], by_class.sum(dim=0)
-    memorised, unseen = _share(of_all[0], z), _share(of_all[2], z)
+    images, of training, drawn and held-out images. `z`: of the intervals (`proportions.joint_z`)."""
+    of_all, found = by_class.sum(dim=0), list[Excess]()
+    (memorised, *_), (unseen, _, highest_unseen) = _share(of_all[0], z), _share(of_all[2], z)
     for label, (training, drawn, heldout) in [(None, of_all), *enumerate(by_class)]:
-        if (
-            kind != "features"
-        ):  # nothing has learnt how training images look: held-out ones are like them
+        if kind != "features":  # which alone were learnt: held-out images are real ones like any
             training = training + heldout
         if not training[1] or not drawn[1]:
             continue
-        real, share = _share(training, z), _share(drawn, z)
-        expected = real.value
+        (share, lowest, _), (real, _, highest) = _share(drawn, z), _share(training, z)
         # The end of the interval of a difference, by Newcombe's method (`intervals.difference_interval`).
-        half_widths = [real.high - real.value, share.value - share.low]
+        half_widths = [highest - real, share - lowest]
         if kind == "features":  # by the held-out images of all classes, for one has few
-            expected = max(0.0, expected + unseen.value - memorised.value)
-            half_widths.append(unseen.high - unseen.value)
-        low = share.value - expected - math.hypot(*half_widths)
-        found.append(Excess(kind, label, share.value, expected, low))
+            real = max(0.0, real + unseen - memorised)
+            half_widths.append(highest_unseen - unseen)
+        found.append(Excess(kind, label, share, real, share - real - math.hypot(*half_widths)))
     return found
 
 
-class _Share(NamedTuple):
-    value: float
-    low: float
-    high: float
-
-
-def _share(count: Tensor, z: float) -> _Share:
-    """The share of outliers and its Wilson interval, of a count int64 [2] of outliers and images."""
+def _share(count: Tensor, z: float) -> tuple[float, float, float]:
+    """The share of outliers and the ends of its interval, of a count int64 [2] of outliers and images."""
     part, total = int(count[0]), max(1, int(count[1]))
-    return _Share(part / total, *wilson_interval(part, total, z))
+    return part / total, *wilson_interval(part, total, z)

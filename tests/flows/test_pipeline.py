@@ -61,7 +61,7 @@ class Children:
             raise CganError("row 17, column pixel12: 256 is outside 0–255.")
         if name == "gate":
             self.gates = gates_at_work()
-            report = {"verdict": self.verdict, "summary": f"version 3 is {self.verdict}"}
+            report = {"verdict": self.verdict, "sentence": f"version 3 is {self.verdict}"}
             Path("reports/gate.json").write_text(json.dumps(report))
             Path("reports/gate.md").write_text(f"# version 3 is {self.verdict}")
 

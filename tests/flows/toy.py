@@ -43,7 +43,7 @@ import json, os, sys
 from pathlib import Path
 
 verdict = os.environ.get("VERDICT", "promoted")
-report = {"verdict": verdict, "summary": f"version 3 is {verdict}"}
+report = {"verdict": verdict, "sentence": f"version 3 is {verdict}"}
 Path("reports/gate.json").write_text(json.dumps(report))
 Path("reports/gate.md").write_text(f"# version 3 is {verdict}")
 sys.exit(3 if verdict == "blocked" else 0)

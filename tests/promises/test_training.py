@@ -145,7 +145,7 @@ def test_after_kills_and_ctrl_c_all_is_as_if_undisturbed(
     assert project.read("models/mlflow_run.json")["run_id"] == run.info.run_id
     sent_once(client, run)
     kinds = {key.partition("/")[0] for key in run.data.metrics}
-    assert {"loss", "logits", "quality", "gate"} <= kinds
+    assert {"loss", "logits", "quality"} <= kinds
     assert len(client.search_logged_models([run.info.experiment_id])) == 1
     (version,) = client.search_model_versions("name = 'cgan'")
     champion = client.get_model_version_by_alias("cgan", "champion")

@@ -10,7 +10,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from conftest import ROOT, Project, Store, fit_again, gated, of_store, write_params
+from conftest import ROOT, Project, fit_again, gated, of_store, write_params
 from mlflow import MlflowClient
 
 from cgan.drawing.generator import Generator
@@ -22,25 +22,14 @@ from cgan.model.networks import Architecture, build_generator
 from cgan.model.sampling import encode_png
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.registry import judging
+from cgan.pipeline.registry.checks import CHAMPION, DRAWINGS, decide
 from cgan.pipeline.registry.client import open_registry
-from cgan.pipeline.registry.decision import LIMITS, TOLERATED_LOSSES
-from cgan.pipeline.registry.gate import gate
+from cgan.pipeline.registry.rows import ROWS
 from cgan.pipeline.tracking.store import experiment_id
-from cgan.project import GATE_REPORT, GENERATOR, HOLDOUT_DATA, JUDGE, RUN_LOCATION, TRAIN_DATA
+from cgan.project import GATE_REPORT, GENERATOR, JUDGE, RUN_LOCATION
 from cgan.quality.judge import load_judge, save_judge
-from cgan.verdict import Report
 
 GOOD, WORSE = 150, 20  # steps of a fit beside the champion
-
-
-def gate_numbers() -> list[tuple[str, str, int, float]]:
-    """Run, key, step and value, in the order of their time; each once, unless a judgement had another
-    result."""
-    columns = "select run_uuid, key, step, value from metrics"
-    rows = Store(Path("mlflow.db")).rows(f"{columns} where key like 'gate/%' order by timestamp")
-    found = [tuple(row) for row in rows]
-    assert len(found) == len(set(found)), found
-    return found
 
 
 def aliases() -> dict[str, int]:
@@ -56,82 +45,36 @@ def versions() -> list[tuple[int, str]]:
 def test_a_worse_generator_is_blocked_and_registered_once(
     copied: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever trained equal weights. The numbers of another judgement are added where they are others."""
+    """Whoever trained equal weights; and wherever the gate before was killed."""
     report, _ = gated()
-    assert report["verdict"] == "unchanged" and "the champion already" in report["summary"]
+    assert report["verdict"] == "unchanged" and "the champion already" in report["sentence"]
     fit_again("worse", WORSE)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(MlflowClient, "update_model_version", Mock(side_effect=KeyboardInterrupt))
         gated()  # killed, half recorded
-    reports = [read_json(GATE_REPORT)]
-    write_params(copied.folder, evaluate={"seed": 11})
+    assert aliases() == {"champion": 1, "challenger": 2}
     report, said = gated()
     assert said[0].startswith("Judging the generator beside version 1, the champion: half a")
     assert report["verdict"] == "blocked"
     assert any("worse than the champion's" in reason for reason in report["reasons"])
-    assert aliases() == {"champion": 1, "challenger": 2}
-    reports.append(report)
-    distances = [report["measured"]["fid_judge"] for report in reports]
-    place = (report["challenger"]["run_id"], "gate/fid_judge", 0)
-    assert [n[3] for n in gate_numbers() if n[:3] == place] == distances
+    assert said[-1].startswith("BLOCKED: Version 2 is blocked: ")
+    assert "\nLimits:\n" in said[-1] and "\nBeside the champion:\n" in said[-1]
     fit_again("asbad", WORSE)
-    report, said = gated()
-    assert not any("Judging" in line for line in said), "nothing is judged"
-    assert report["verdict"] == "blocked", "a job of CI that is run again stays red"
-    assert "Version 2 is blocked: nothing has changed" in report["summary"]
-    assert report["summary"].count("is blocked") == 1
-    assert said[-2].startswith("BLOCKED: ") and "In MLflow, the page of version 2 has" in said[-1]
+    again, _ = gated()
+    assert (again["reasons"], again["checks"]) == (report["reasons"], report["checks"])
     assert versions() == [(2, "blocked"), (1, "passed")]
-
-
-def test_a_verdict_holds_until_what_it_depends_on_changes(
-    copied: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fit_again("worse", WORSE)
-    gated()
-    monkeypatch.setattr(judging, "prepare", Mock(side_effect=InterruptedError))
-    known = load_params()
-
-    def is_judged(**changed: Any) -> bool:
-        try:
-            return gate(known.model_copy(update=changed), list[str]().append).verdict != "blocked"
-        except InterruptedError:
-            return True
-
-    assert not is_judged()
-    for section in ("gate", "evaluate"):
-        values = getattr(known, section)
-        for name, value in values:
-            if name != "model":  # of which another name has other versions
-                other = "other" if isinstance(value, str) else (value or 0) + 1
-                changed = {section: values.model_copy(update={name: other})}
-                assert is_judged(**changed) is (name != "promote"), name
-    changes: dict[Path, Callable[[], None]] = {
-        TRAIN_DATA: lambda: other_part("train", rows=-1),
-        HOLDOUT_DATA: lambda: other_part("holdout", rows=-1),
-        JUDGE: other_judge,
-    }
-    for path, change in changes.items():
-        whole = path.read_bytes()
-        change()
-        assert is_judged(), path
-        path.write_bytes(whole)
-    with open_registry("cgan") as registry:
-        registry.client.delete_registered_model_alias("cgan", "champion")
-    assert is_judged()
+    assert aliases() == {"champion": 1, "challenger": 2}
 
 
 def test_of_an_equal_generator_every_difference_is_nothing(copied: Project) -> None:
     """Both draw with the same latents, and see the same replicates."""
-    params = load_params()
     with open_registry("cgan") as registry:
-        setup = judging.prepare(registry, registry.version(1), params)
-    report = Report("", "", "", [], "")
-    assert judging.evaluate_and_decide(report, setup, params) == "blocked" and not setup.note
-    rows = report.facts["comparison"]
-    assert {row["name"] for row in rows} == TOLERATED_LOSSES.keys()
-    assert all((row["value"], row["interval"]) == (0, (0, 0)) for row in rows)
-    assert report.facts["measured"] == report.facts["champion_measured"]
+        found = judging.judge(registry, registry.version(1), load_params())
+    assert decide(found.checks)[0] == "blocked" and not found.notes
+    beside = [check for check in found.checks if check.group == CHAMPION]
+    assert len(beside) == len(ROWS[CHAMPION]) == 2
+    assert all((check.value, check.interval) == (0, (0, 0)) for check in beside)
+    assert found.facts["measured"] == found.facts["champion_measured"]
 
 
 def test_a_good_generator_waits_or_is_champion_until_rolled_back(
@@ -143,37 +86,33 @@ def test_a_good_generator_waits_or_is_champion_until_rolled_back(
     report, _ = gated()
     assert report["verdict"] == "passed", report["reasons"]
     assert aliases() == {"champion": 1, "challenger": 2}
-    assert gated()[0]["verdict"] == "unchanged"
     write_params(copied.folder, gate={"promote": True})
-    client = copied.client()
+    client, judge = copied.client(), judging.judge
 
-    def meanwhile(report: Report, *_: Any) -> str:
+    def meanwhile(*arguments: Any) -> judging.Judgement:
         client.delete_registered_model_alias("cgan", "champion")
-        report.reasons = ["it is good"]
-        return "passed"
+        return judge(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(judging, "evaluate_and_decide", meanwhile)
-        with pytest.raises(ModelError, match="champion before: version 1, now: none"):
+        patch.setattr(judging, "judge", meanwhile)
+        with pytest.raises(ModelError, match="before: version 1, now: None"):
             gated()
     client.set_registered_model_alias("cgan", "champion", "1")
     report, _ = gated()
     assert report["verdict"] == "promoted", report["reasons"]
     assert aliases() == {"champion": 2} and report["champion"]["version"] == 1
-    passed = {check["name"]: check["passed"] for check in report["checks"]}
-    assert passed == dict.fromkeys((limit.param[4:] for limit in LIMITS), True)
-    own = {(f"gate/{name}", 0, value) for name, value in report["measured"].items()}
-    run_id = report["challenger"]["run_id"]
-    assert {number[1:] for number in gate_numbers() if number[0] == run_id} == own
+    assert len(report["checks"]) == len(ROWS[DRAWINGS]) + len(ROWS[CHAMPION])
+    assert all(check["passed"] for check in report["checks"])
     version = client.get_model_version_by_alias("cgan", "champion")
     assert "## Limits" in (version.description or "")
     assert version.tags["champion.instead_of"] == "1"
+    run_id = report["challenger"]["run_id"]
     files = {Path(file.path).name for file in client.list_artifacts(run_id, "gate")}
     assert files == {"gate.json", "gate.md", "judge.safetensors", "training_data.safetensors"}
     with open_registry("cgan") as registry:
         registry.rollback("it draws badly on the wall")
     report, _ = gated()
-    assert report["verdict"] == "unchanged" and "badly on the wall" in report["summary"]
+    assert report["verdict"] == "unchanged" and "badly on the wall" in report["sentence"]
     assert aliases() == {"champion": 1}
 
 
@@ -218,7 +157,7 @@ SPOILT: dict[str, Callable[[], Any]] = {
     "mlflow_run.json: missing .*`dvc repro`": RUN_LOCATION.unlink,
     "has no run with the key other that trained": other_run,
     "has no run with the key second that trained": other_generator,
-    "no complete generator .*`dvc repro`.*then run `cgan gate` again": unrecorded,
+    "no complete generator .*`dvc repro .*record`, then `cgan gate` again": unrecorded,
     "no MLflow store .* `dvc repro --force --downstream train`": Path("mlflow.db").unlink,
 }
 
@@ -239,12 +178,12 @@ def test_a_generator_of_something_else_is_not_registered(copied: Project) -> Non
     path = of_store("models/*/artifacts/**/generator.safetensors")
     fit_again("second", GOOD)
     for classes, names, words in (
-        (4, None, "4 classes of 8 × 12 × 1"),
-        (3, ["stop", "go", "no"], r"3 classes of 8 × 12 × 1 \(stop, go, no\)"),
+        (4, None, r"\(4, 1, 8, 12, None\)"),
+        (3, ["stop", "go", "no"], r"\(3, 1, 8, 12, \['stop', 'go', 'no'\]\)"),
     ):
         network = build_generator(Architecture("deconv", classes, 1, 8, 12, 4, 4))
         save_generator(path, network, {"data_digest": "0" * 64, "class_names": names})
-        with pytest.raises(ModelError, match=rf"draws 3 .* draws {words}\. .*`gate\.model`"):
+        with pytest.raises(ModelError, match=rf"expected \(3, .*, found {words}\. .*`gate\.model`"):
             gated()
     assert versions() == [(1, "passed")]
 

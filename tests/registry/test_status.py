@@ -50,11 +50,10 @@ def test_champion_verdict_and_last_training_stand_on_the_screen(copied: Project)
     report = Evaluation.read(EVALUATION).report(read_json(TRAINING)["training_s"])
     assert text.count(report.sentence) == 2, "of the champion, and of the training"
     assert "Verdict Version 1 is good enough" in text and "not gated yet" not in text
-    tags = {"mlflow.source.name": "cgan.stages.train", "git.dirty": "true"}
-    tags |= {"mlflow.source.git.commit": "abcdef0123456789"}
+    tags = {"mlflow.source.name": "cgan.stages.train"}
     later = client.create_run(run.info.experiment_id, tags=tags, run_name="second run")
     text = screen(copied.folder)
-    assert "second run · RUNNING · started " in text and "commit abcdef01 with changes" in text
+    assert "second run · RUNNING · started " in text
     assert f"run {later.info.run_id}, not gated yet: `cgan gate`" in text
     assert "not evaluated yet: `dvc repro` does it" in text, "it has no numbers of another run"
 

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 import cgan
 from cgan.cli import app
-from cgan.errors import CganError
+from cgan.errors import CganError, ModelError
 from cgan.evaluation import Evaluation, Score
-from cgan.pipeline.runs.recorded_run import find_run_id, read_run
+from cgan.pipeline.registry.recorded_run import RecordedRun, find
 from cgan.pipeline.runs.report import summary
 from cgan.project import EVALUATION, GENERATOR, TRAINING
 from cgan.quality.comparison import Change, Comparison, compare
@@ -58,11 +58,11 @@ def test_numbers_stand_side_by_side_where_measured_alike(finished: Project) -> N
 
 def test_a_run_is_named_by_its_id_its_address_or_as_champion(root: Path) -> None:
     run_id = "0123456789abcdef" * 2
-    assert find_run_id(run_id) == find_run_id(f"runs:/{run_id}/model") == run_id
-    with pytest.raises(CganError, match="'champion': there is no champion yet"):
-        find_run_id("champion")
-    with pytest.raises(CganError, match="'champoin' names no run: expected"):
-        find_run_id("champoin")
+    address = f"runs:/{run_id}/generator"
+    assert find(run_id) == find(address) == RecordedRun(run_id, address)
+    for name in ("champion", "champoin"):
+        with pytest.raises(ModelError, match=f"'{name}' names no run: expected .* `cgan gate` sets"):
+            find(name)
 
 
 def test_a_difference_that_chance_can_make_is_called_so() -> None:
@@ -97,11 +97,11 @@ def test_the_command_shows_both_and_no_name_commands_the_terminal(copied: Projec
 def test_an_evaluation_of_the_generator_before_is_not_shown(copied: Project) -> None:
     evaluation = Evaluation.read(EVALUATION)
     replace(evaluation, context={**evaluation.context, "generator_digest": "0"}).write(EVALUATION)
-    for ask in (lambda: read_run("."), lambda: list(summary())):
+    for ask in (lambda: find(".").evaluation, lambda: list(summary())):
         with pytest.raises(CganError, match=r"evaluation\.json: .* another generator.*`dvc repro`"):
             ask()
     GENERATOR.unlink()  # as where reports were pulled alone
-    assert read_run(".")[0].context["generator_digest"] == "0"
+    assert find(".").evaluation.context["generator_digest"] == "0"
 
 
 def test_what_copies_less_and_is_worse_is_no_better() -> None:

@@ -28,7 +28,7 @@ CHANGES_NO_RESULT = {
     ),
     *("cgan.stages.origin", "cgan.drawing.mlflow_model"),
     # Where MLflow keeps a generator: a stage loads a file. How long it will take.
-    *("cgan.pipeline.registry.client", "cgan.pipeline.progress"),
+    *("cgan.pipeline.registry.recorded_run", "cgan.pipeline.progress"),
     # Starts the stage; holds the paths, which dvc.yaml holds too.
     *("cgan.stages.runner", "cgan.project"),
     # Words for the user, how a notebook shows an object, and how bytes get to the disk, not which.

@@ -1,4 +1,4 @@
-"""MLflow's registry: its versions of the generator, their files, and which of them is served.
+"""MLflow's registry: its versions of the generator, and which of them is served.
 
 The alias `champion` alone says which one is served, and the call that sets it is the last of a promotion:
 one that was killed before it has changed nothing that is read, and is done by running it again. A version's
@@ -13,38 +13,63 @@ import io
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cgan.errors import CganError, ModelError, TrackingError
 from cgan.hosts import without_credentials
-from cgan.pipeline.registry.version import (
-    ACCEPTED_DATA,
-    CHAMPION_SINCE,
-    DIGEST,
-    PREVIOUS_CHAMPION,
-    PROMOTED_BY,
-    PROMOTION_REASON,
-    ROLLED_BACK,
-    RUN_NAME,
-    Version,
-    former_champion,
-    version_in_words,
-)
 from cgan.pipeline.tracking import store
 from cgan.pipeline.tracking.run import model_of
-from cgan.project import EVALUATION, GENERATOR, TRAIN_AGAIN, project_root
+from cgan.project import TRAIN_AGAIN, project_root
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-    from cgan.evaluation import Evaluation
-
 DEFAULT_MODEL = "cgan"  # outside a project, and for questions about runs, which are of no model
 CHAMPION, CHALLENGER = "champion", "challenger"  # aliases
 GATE_FOLDER = "gate"  # of a run's artifacts: reports, and what is kept to compare later data with
+
+# Tags of a version: what it is, and how the gate judged it.
+DIGEST, RUN_NAME = "generator.digest", "run.name"
+VERDICT, SUMMARY = "gate.verdict", "gate.summary"
+# Of one that became champion: since when, why, by whom; the number of the champion before; and that of the
+# last champion, itself or one before, whose data a person accepted.
+CHAMPION_SINCE, PROMOTION_REASON = "champion.since", "champion.why"
+PROMOTED_BY, PREVIOUS_CHAMPION = "champion.who", "champion.instead_of"
+ACCEPTED_DATA = "champion.anchor"  # the name in existing stores
+# Of one that a rollback left: when and why.
+ROLLED_BACK = "registry.rolled_back"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A model version: one trained generator."""
+
+    number: int
+    run_id: str
+    tags: dict[str, str]
+
+    @property
+    def verdict(self) -> str:
+        return self.tags.get(VERDICT, "not judged")
+
+    @property
+    def accepted_data(self) -> int:
+        """The champion whose data a person accepted last, itself or one before it: itself, too, where
+        somebody made it champion in MLflow."""
+        return int(self.tags.get(ACCEPTED_DATA, self.number))
+
+    @property
+    def champion_line(self) -> str:
+        """Since when, why and by whom it is or was champion, in a line."""
+        if CHAMPION_SINCE not in self.tags:
+            return f"version {self.number}, made champion by hand in MLflow"
+        tags = (CHAMPION_SINCE, PROMOTED_BY, PROMOTION_REASON)
+        since, who, why = (self.tags[tag] for tag in tags)
+        return f"version {self.number}, since {since}, by {who}: {why}"
 
 
 class Registry:
@@ -61,10 +86,18 @@ class Registry:
         return sorted(versions, key=lambda version: -version.number)
 
     def version(self, number: int) -> Version:
+        """Raises ModelError where there is none of this number."""
         for version in self.versions():
             if version.number == number:
                 return version
         raise ModelError(f"`{self.model}` has no version {number}. See `cgan registry list`.")
+
+    def version_of(self, run_id: str, digest: str) -> Version | None:
+        """The version of a run, or of equal weights that another run trained."""
+        for version in self.versions():
+            if run_id == version.run_id or digest == version.tags.get(DIGEST):
+                return version
+        return None
 
     def aliases(self) -> dict[str, int]:
         models = self.client.search_registered_models(f"name = '{self.model}'")
@@ -72,13 +105,6 @@ class Registry:
 
     def champion_number(self) -> int | None:
         return self.aliases().get(CHAMPION)
-
-    def find(self, run_id: str, digest: str) -> Version | None:
-        """The version of a run, or of equal weights that another run trained."""
-        for version in self.versions():
-            if run_id == version.run_id or digest == version.tags.get(DIGEST):
-                return version
-        return None
 
     def register(self, run: Run, digest: str) -> Version:
         """The version of the run's generator, made where there is none. Equal weights have one version.
@@ -88,14 +114,13 @@ class Registry:
         import mlflow
 
         with store.store_locked():
-            if version := self.find(run.info.run_id, digest):
+            if version := self.version_of(run.info.run_id, digest):
                 return version
             model = model_of(self.client, run)
             if model is None or model.status != "READY":
                 raise ModelError(
-                    f"run {run.info.run_id} has no complete generator in {self.address}. Record it with `dvc "
-                    "repro` (if nothing is stale, with `dvc repro --force --single-item record`), then run "
-                    "`cgan gate` again."
+                    f"run {run.info.run_id} has no complete generator in {self.address}. Run `dvc repro "
+                    "--force --single-item record`, then `cgan gate` again."
                 )
             with contextlib.redirect_stderr(io.StringIO()):  # MLflow reports it in its own words
                 uri = f"models:/{model.model_id}"
@@ -114,18 +139,16 @@ class Registry:
         """Make a version the champion, if `previous` is it still (None: there is none). A person accepts
         its data, too: from then on data are compared with these.
 
-        Raises ModelError when another promotion came first; then nothing is changed.
+        Raises ModelError when somebody else changed the champion first; then nothing is changed.
         """
         with store.store_locked():
             champion = self.champion_number()
             if champion == number:
                 return
-            self.version(number)
             if champion != previous:
                 raise ModelError(
-                    f"version {number} of `{self.model}` was not promoted, because another promotion came "
-                    f"first (champion before: {version_in_words(previous)}, now: "
-                    f"{version_in_words(champion)}). Run the command again."
+                    f"version {number} of `{self.model}` was not promoted, because the champion has changed "
+                    f"(before: version {previous}, now: {champion}). Run the command again."
                 )
             accepted = number
             if champion is not None and not by_person:
@@ -134,10 +157,6 @@ class Registry:
             tags = {PREVIOUS_CHAMPION: str(champion or "none"), ACCEPTED_DATA: str(accepted)}
             self.tag(number, tags)
             self._set_champion(number, why)
-
-    def accept_data(self, number: int) -> None:
-        """Accept, as a person, the data of a champion: later data are compared with them."""
-        self.tag(number, {ACCEPTED_DATA: str(number)})
 
     def rollback(self, why: str) -> tuple[int, int]:
         """Bring back the champion before this one: the numbers of both. Never to one that was left.
@@ -149,8 +168,8 @@ class Registry:
             former = former_champion(self.versions(), champion)
             if champion is None or former is None:
                 raise ModelError(
-                    f"`{self.model}` has no champion to go back to (now: {version_in_words(champion)}). "
-                    "`cgan registry promote VERSION --why …` makes any version the champion."
+                    f"`{self.model}` has no champion to go back to. `cgan registry promote VERSION --why …` "
+                    "makes any version the champion."
                 )
             # So that the next gate doesn't promote it again.
             self.tag(champion, {ROLLED_BACK: f"{now()}: {why}"})
@@ -165,6 +184,38 @@ class Registry:
         if self.aliases().get(CHALLENGER) == number:
             self.client.delete_registered_model_alias(self.model, CHALLENGER)
         self.client.set_registered_model_alias(self.model, CHAMPION, str(number))
+
+    @contextlib.contextmanager
+    def downloaded(self, uri: str) -> Iterator[Path]:
+        """A local copy of a file or folder of the store. Raises ModelError where the store cannot give it,
+        or where what is done with the copy raises CganError."""
+        from mlflow.artifacts import download_artifacts
+
+        with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+            try:
+                path = Path(download_artifacts(artifact_uri=uri, dst_path=folder))
+            except Exception as error:  # the stores let through what their clients raise
+                reason = store.reason_of(error)
+                raise ModelError(
+                    f"{uri}: cannot be loaded from the MLflow store {self.address} ({reason})."
+                ) from None
+            try:
+                yield path
+            except CganError as error:
+                raise ModelError(str(error).replace(str(path), uri)) from None
+
+
+def former_champion(versions: Sequence[Version], champion: int | None) -> int | None:
+    """The champion before this one, as each names the one before it, without those that were rolled back."""
+    unvisited = {version.number: version for version in versions}
+    number = champion
+    while number in unvisited:
+        version = unvisited.pop(number)  # so that two which name each other do not go on for ever
+        if number != champion and ROLLED_BACK not in version.tags:
+            return number
+        previous = version.tags.get(PREVIOUS_CHAMPION, "none")
+        number = None if previous == "none" else int(previous)
+    return None
 
 
 def now() -> str:
@@ -188,9 +239,8 @@ def open_registry(model: str = DEFAULT_MODEL) -> Iterator[Registry]:
     address = without_credentials(uri)
     if store.is_absent(uri):
         raise TrackingError(
-            f"there is no MLflow store {address}. Train first (`dvc repro`), or set MLFLOW_TRACKING_URI if "
-            f"the runs are elsewhere. If {GENERATOR} came from elsewhere (`dvc pull`) or the store was lost, "
-            f"train again: {TRAIN_AGAIN}."
+            f"there is no MLflow store {address}. Train first (`dvc repro`, or after `dvc pull` "
+            f"{TRAIN_AGAIN}), or set MLFLOW_TRACKING_URI if the runs are elsewhere."
         )
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -201,73 +251,7 @@ def open_registry(model: str = DEFAULT_MODEL) -> Iterator[Registry]:
     try:
         yield Registry(model, store.open_store(uri), address)
     except (ModuleNotFoundError, MlflowException, SQLAlchemyError) as error:  # no driver
-        raise TrackingError(
-            f"the MLflow store {address} cannot be used for that: {store.reason_of(error).rstrip('.')}. Try "
-            "again when it answers, or set MLFLOW_TRACKING_URI to another store."
-        ) from None
+        raise TrackingError(f"{store.failure_in_words(uri, error)}.") from None
     finally:
         if previous != uri:  # else another, perhaps on another thread, set it and goes on
             mlflow.set_tracking_uri(previous)  # type: ignore[arg-type]
-
-
-# -- Files ---------------------------------------------------------------------------------------------
-
-
-def model_uri(alias: str) -> str:
-    """The MLflow URI of the version of the project's model that is champion or challenger. Raises ModelError
-    where there is none."""
-    with open_registry(model_name()) as registry:
-        number = registry.aliases().get(alias)
-        if number is None:
-            raise ModelError(
-                f"`{registry.model}` has no {alias} in {registry.address}. `cgan registry list` shows its "
-                "versions; `cgan gate` makes the first champion."
-            )
-        return f"models:/{registry.model}/{number}"
-
-
-@contextlib.contextmanager
-def generator_file(uri: str) -> Iterator[Path]:
-    """A local copy, while the context lasts, of the generator that an MLflow URI leads to.
-
-    `runs:/<run id>/generator`, `models:/<name>@champion`, `models:/<name>/3`, or an artifact's URI.
-    The store is MLFLOW_TRACKING_URI, else the project's. Raises ModelError when the store cannot give it.
-    """
-    advice = (
-        "Expected `runs:/ID/generator` or `models:/NAME@ALIAS` of the store at MLFLOW_TRACKING_URI."
-    )
-    with open_registry() as registry, downloaded(registry, uri, advice) as path:
-        files = [path] if path.is_file() else sorted(path.rglob("generator.safetensors"))
-        if not files:
-            raise ModelError(f"{uri}: contains no generator.safetensors. {advice}")
-        try:
-            yield files[0]
-        except ModelError as error:  # about the copy
-            raise ModelError(str(error).replace(str(path), uri)) from None
-
-
-@contextlib.contextmanager
-def downloaded(registry: Registry, uri: str, advice: str) -> Iterator[Path]:
-    """A local copy of a file or folder of the store."""
-    from mlflow.artifacts import download_artifacts
-
-    with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
-        try:
-            path = Path(download_artifacts(artifact_uri=uri, dst_path=folder))
-        except Exception as error:  # the stores let through what their clients raise
-            reason = store.reason_of(error)
-            raise ModelError(
-                f"{uri}: cannot be loaded from the MLflow store {registry.address} ({reason}). {advice}"
-            ) from None
-        yield path
-
-
-def evaluation_of(registry: Registry, run_id: str) -> Evaluation | None:
-    """The evaluation of the generator that a run trained; None where the run has none, or one that cannot be
-    read."""
-    from cgan.evaluation import Evaluation
-
-    address = f"runs:/{run_id}/{EVALUATION}"
-    with contextlib.suppress(CganError), downloaded(registry, address, "") as path:
-        return Evaluation.read(path)
-    return None

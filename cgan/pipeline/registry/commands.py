@@ -9,7 +9,7 @@ import typer
 
 from cgan.errors import CganError, ModelError
 from cgan.pipeline.options import PRODUCTION_PANEL, announce
-from cgan.project import require_project
+from cgan.project import BLOCKED_EXIT_CODE, require_project
 from cgan.text import printable
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 versions = typer.Typer(no_args_is_help=True, help="List versions; promote one; roll back.")
-Number = Annotated[int, typer.Argument(help="The number of the version.")]
 
 
 def _in_a_line(why: str) -> str:
@@ -27,8 +26,12 @@ def _in_a_line(why: str) -> str:
     return printable(" ".join(why.split()))[:500]
 
 
+Number = Annotated[int, typer.Argument(help="The number of the version.")]
 Why = Annotated[
     str, typer.Option("--why", callback=_in_a_line, help="The reason, for the history.")
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Promote it even if the gate blocked or never judged it.")
 ]
 
 
@@ -42,44 +45,33 @@ def _project_registry() -> AbstractContextManager[Registry]:
 @versions.command("list")
 def list_() -> None:
     """List all versions with their verdicts, and the champion: since when, why and by whom."""
-    from cgan.pipeline.registry.client import CHAMPION
-    from cgan.pipeline.registry.version import ROLLED_BACK, RUN_NAME
+    from cgan.pipeline.registry.client import CHAMPION, ROLLED_BACK, RUN_NAME
 
     with _project_registry() as registry:
-        versions, aliases = registry.versions(), registry.aliases()
-    if not versions:
-        typer.echo(f"`{registry.model}` has no versions yet. Run `dvc repro`, then `cgan gate`.")
-        return
-    typer.echo(f"Versions of `{registry.model}` in {registry.address}:")
-    for version in versions:
+        found, aliases = registry.versions(), registry.aliases()
+    typer.echo(f"{len(found)} versions of `{registry.model}` in {registry.address}:")
+    for version in found:
         state = "rolled back" if ROLLED_BACK in version.tags else version.verdict
-        name = version.tags.get(RUN_NAME, version.run_id)
         of_version = [alias for alias, number in aliases.items() if number == version.number]
+        name = version.tags.get(RUN_NAME, version.run_id)
         typer.echo(f"  {version.number:3}  {', '.join(of_version) or '-':10}  {state:11}  {name}")
-    for version in versions:
+    for version in found:
         if version.number == aliases.get(CHAMPION):
             typer.echo(f"Champion: {version.champion_line}")
 
 
 @versions.command()
-def promote(
-    version: Number,
-    why: Why,
-    force: Annotated[
-        bool,
-        typer.Option("--force", help="Promote it even if the gate blocked or never judged it."),
-    ] = False,
-) -> None:
+def promote(version: Number, why: Why, force: Force = False) -> None:
     """Make VERSION the champion, by your own decision; from then on new data are compared with its data.
 
     Of the present champion it says the latter alone: so you accept data that the gate let pass bit by bit.
     """
-    from cgan.pipeline.registry.version import SUMMARY, version_in_words
+    from cgan.pipeline.registry.client import ACCEPTED_DATA, SUMMARY
 
     with _project_registry() as registry:
         wanted, champion = registry.version(version), registry.champion_number()
         if version == champion:
-            registry.accept_data(version)
+            registry.tag(version, {ACCEPTED_DATA: str(version)})
             typer.echo(f"Version {version}, the champion: new data are compared with its data now.")
             return
         if wanted.verdict != "passed" and not force:
@@ -89,7 +81,7 @@ def promote(
                 "`--force` promotes it anyway."
             )
         registry.promote(version, previous=champion, why=why, by_person=True)
-    typer.echo(f"Version {version} is champion in place of {version_in_words(champion)}: {why}")
+    typer.echo(f"Version {version} is champion now: {why}")
 
 
 @versions.command()
@@ -107,10 +99,9 @@ def gate() -> None:
     What `dvc repro` trained is compared with the champion. Exit code 3 if it is blocked.
     """
     require_project()
-    announce("Looking up the champion and earlier verdicts …")
+    announce("Looking up the champion …")
     from cgan.pipeline.params_file import load_params
     from cgan.pipeline.registry.gate import gate
-    from cgan.project import BLOCKED_EXIT_CODE
 
     report = gate(load_params(), typer.echo)
     raise typer.Exit(BLOCKED_EXIT_CODE if report.verdict == "blocked" else 0)

@@ -1,37 +1,40 @@
-"""`cgan gate`: register the trained generator, judge it beside the champion, promote or block it.
+"""`cgan gate`: judge the trained generator beside the champion, register it, promote or block it.
 
 It is not a DVC stage: the answer depends on the champion, which no file of the project names. It can be
-killed at any moment and started again: a generator has one version, a version is promoted once, and a
-verdict that still holds is repeated: "unchanged", or "blocked" again.
+killed at any moment and started again: a generator has one version, and a version is promoted once.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgan import project
 from cgan.errors import ModelError
 from cgan.files import read_json, sha256_of
-from cgan.markdown import spaced, table
 from cgan.model.file_facts import Facts, read_facts
 from cgan.params.sections import Params
-from cgan.pipeline.registry.client import GATE_FOLDER, Registry, now, open_registry
-from cgan.pipeline.registry.version import ROLLED_BACK, SUMMARY, VERDICT, Version, version_in_words
+from cgan.pipeline.registry.checks import Check, decide, tables_of
+from cgan.pipeline.registry.client import (
+    GATE_FOLDER,
+    ROLLED_BACK,
+    SUMMARY,
+    VERDICT,
+    Registry,
+    Version,
+    open_registry,
+)
 from cgan.pipeline.tracking.store import strip_markdown
 from cgan.pipeline.tracking.tags import GENERATOR_SHA256_TAG, RUN_KEY_TAG
-from cgan.verdict import Report, table_of
+from cgan.report import Report
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-VERDICT_KEY = "gate.against"  # tag of a version: what its verdict holds for
 DESCRIPTION_CHARACTERS = 5000  # of a version: SQLite takes more, PostgreSQL refuses it
-SUMMARIES = {
+SENTENCES = {
     "unchanged": "needs no new verdict",
     "blocked": "is blocked",
     "passed": "is good enough to be champion",
@@ -47,51 +50,32 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
     call goes on from there.
     """
     digest = str(read_facts(project.GENERATOR, "generator")["digest"])
-    files = [read_facts(project.JUDGE, "judge")]
-    files += [read_facts(path, "dataset") for path in (project.TRAIN_DATA, project.HOLDOUT_DATA)]
     trained = read_json(project.RUN_LOCATION)
     with open_registry(params.gate.model) as registry:
-        run, champion_number = _run_of(registry, trained), registry.champion_number()
-        champion = None if champion_number is None else registry.version(champion_number)
-        version = registry.find(run.info.run_id, digest)
-        verdict_key = _verdict_key(champion_number, params, files)
-        if version and (earlier := _earlier_verdict(version, champion_number, verdict_key, params)):
-            verdict, reason = earlier
-            report = _report(version, champion, [reason])
-            _conclude(report, version, verdict)
-            where: Path | str = f"In MLflow, the page of version {version.number}"
+        run, number = _run_of(registry, trained), registry.champion_number()
+        champion = None if number is None else registry.version(number)
+        version = registry.version_of(run.info.run_id, digest)
+        if version and (reason := _why_unchanged(version, number)):
+            report = _report(version, champion, "unchanged", [reason])
         else:
             # Two seconds of imports, for which a night with nothing new does not wait.
             from cgan.pipeline.registry import judging
-            from cgan.pipeline.registry.data_checks import keep_data
+            from cgan.pipeline.registry.todays_data import keep_data
 
-            beside = f" beside version {champion.number}, the champion" if champion else ""
+            beside = f" beside version {number}, the champion" if champion else ""
             say(f"Judging the generator{beside}: half a minute for the sample …")
-            setup = judging.prepare(registry, champion, params)
+            found = judging.judge(registry, champion, params)
+            verdict, reasons = decide(found.checks)
+            result = ([*reasons, *found.notes], found.checks, found.facts)
             version = registry.register(run, digest)
-            say(f"Version {version.number} of `{registry.model}`: {run.info.run_name}.")
-            keep_data(registry, version, setup.inputs, setup.conditions)
-            report = _report(version, champion, [setup.note] if setup.note else [])
-            if setup.data_checks:
-                report.sections["Today's data"] = table_of(setup.data_checks)
-            if setup.data_warning:
-                verdict = "blocked"
-                report.facts["checks"] = [asdict(check) for check in setup.data_checks]
-                report.reasons = [
-                    f"{setup.data_warning}. Check the data. If they are right, promote the version yourself: "
-                    f"`cgan registry promote {version.number} --force --why …`. If they are another data "
-                    "set, give its models their own name in `gate.model`"
-                ]
-            else:
-                verdict = judging.evaluate_and_decide(report, setup, params)
-            _conclude(report, version, verdict)
-            where = project.GATE_TEXT
-            _record(registry, version, report, verdict_key)
+            keep_data(registry, version, found.inputs, found.conditions)
+            report = _report(version, champion, verdict, *result)
+            _record(registry, version, report)
             if verdict == "passed" and params.gate.promote:
-                why = f"passed the gate: {report.reasons[0]}"
-                registry.promote(version.number, previous=champion_number, why=why)
-                _conclude(report, version, "promoted")
-    report.say(say, where)
+                why = f"passed the gate: {reasons[0]}"
+                registry.promote(version.number, previous=number, why=why)
+                report = _report(version, champion, "promoted", *result)
+    say(report.as_text())
     return report
 
 
@@ -105,71 +89,56 @@ def _run_of(registry: Registry, trained: dict[str, Any]) -> Run:
         return runs[0]
     raise ModelError(
         f"the MLflow store {registry.address} has no run with the key {trained['run_key']} that trained "
-        f"{project.GENERATOR}; the run was recorded in {trained['tracking_uri']}. Restore what belongs "
-        "together (`dvc checkout`; the store from a backup; a deleted run with `mlflow runs restore`), set "
-        f"MLFLOW_TRACKING_URI if the run is elsewhere, or train again: {project.TRAIN_AGAIN}."
+        f"{project.GENERATOR}; it was recorded in {trained['tracking_uri']}. Restore what belongs together "
+        f"(`dvc checkout`, or MLFLOW_TRACKING_URI), or train again: {project.TRAIN_AGAIN}."
     )
 
 
-def _verdict_key(champion_number: int | None, params: Params, files: list[Facts]) -> str:
-    """A text that is equal as long as a verdict holds: this champion, and a hash of all else that it depends
-    on."""
-    depends_on = (
-        params.gate.model_dump(exclude={"model", "promote"}),
-        params.evaluate.model_dump(),
-        [facts["digest"] for facts in files],
-    )
-    digest = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
-    return f"{version_in_words(champion_number)} · {digest}"
-
-
-def _earlier_verdict(
-    version: Version, champion_number: int | None, verdict_key: str, params: Params
-) -> tuple[str, str] | None:
-    """The verdict that still holds, `unchanged`, or `blocked` again, and why; None when the version has to be
-    judged."""
-    if champion_number == version.number:
-        return "unchanged", "it is the champion already"
+def _why_unchanged(version: Version, champion: int | None) -> str:
+    """Why a version is not judged again; empty where it has to be."""
+    if champion == version.number:
+        return "it is the champion already"
     if ROLLED_BACK in version.tags:
-        return "unchanged", (
+        return (
             f"it was rolled back ({version.tags[ROLLED_BACK]}); only `cgan registry promote "
             f"{version.number} --why …` makes it champion again"
         )
-    if version.tags.get(VERDICT_KEY) != verdict_key:
-        return None
-    summary = version.tags.get(SUMMARY, version.verdict)
-    if version.verdict == "passed" and not params.gate.promote:
-        return "unchanged", f"it was judged before: {summary}"
-    if version.verdict == "blocked":
-        start = f"Version {version.number} {SUMMARIES['blocked']}: "
-        return "blocked", f"nothing has changed since it was judged: {summary.removeprefix(start)}"
-    return None
+    return ""
 
 
-def _report(version: Version, champion: Version | None, reasons: list[str]) -> Report:
-    facts: Facts = {"challenger": version.facts, "champion": champion and champion.facts}
-    facts |= {"checks": [], "comparison": []}
-    tables = {"The version": table(("", ""), version.facts.items())}
-    return Report("Gate", "", "", reasons, now(), facts, tables)
+def _report(
+    version: Version,
+    champion: Version | None,
+    verdict: str,
+    reasons: Sequence[str],
+    checks: Sequence[Check] = (),
+    facts: Facts | None = None,
+) -> Report:
+    """The report, which is written, too."""
+    report = Report(
+        question="Gate",
+        verdict=verdict,
+        sentence=f"Version {version.number} {SENTENCES[verdict]}: {reasons[0].rstrip('.')}.",
+        reasons=reasons,
+        tables=tables_of(checks),
+        facts={
+            "challenger": {"version": version.number, "run_id": version.run_id},
+            "champion": champion and {"version": champion.number, "run_id": champion.run_id},
+            "checks": [asdict(check) for check in checks],
+            **(facts or {}),
+        },
+    )
+    report.write(project.GATE_REPORT)
+    return report
 
 
-def _conclude(report: Report, version: Version, verdict: str) -> None:
-    reason = report.reasons[0].rstrip(".")
-    report.verdict = verdict
-    report.summary = f"Version {version.number} {SUMMARIES[verdict]}: {reason}."
-    report.write(project.GATE_REPORT, project.GATE_TEXT)
-
-
-def _record(registry: Registry, version: Version, report: Report, verdict_key: str) -> None:
-    """The verdict where MLflow shows it: the version's tags and page, the run's numbers, the reports."""
-    client, run_id = registry.client, version.run_id
+def _record(registry: Registry, version: Version, report: Report) -> None:
+    """The verdict where MLflow shows it: the reports, the version's page and its tags."""
     for path in (project.GATE_REPORT, project.GATE_TEXT):
-        client.log_artifact(run_id, str(path), GATE_FOLDER)
-    metrics = client.get_run(run_id).data.metrics
-    for name, value in report.facts.get("measured", {}).items():
-        if metrics.get(f"gate/{name}") != value:  # else a judgement that is repeated after a kill
-            client.log_metric(run_id, f"gate/{name}", value)
-    page = spaced(report.body(strip_markdown(run_id)))
-    client.update_model_version(registry.model, str(version.number), page[:DESCRIPTION_CHARACTERS])
-    tags = {VERDICT: report.verdict, SUMMARY: report.summary, VERDICT_KEY: verdict_key}
-    registry.tag(version.number, tags)
+        registry.client.log_artifact(version.run_id, str(path), GATE_FOLDER)
+    page = report.as_markdown(strip_markdown(version.run_id))
+    # MLflow shows columns without any space between them; in the line below the head it would do harm.
+    page = re.sub(r"^\| (?!---).*", lambda row: row[0].replace("| ", "| &ensp;"), page, flags=re.M)
+    page = page[:DESCRIPTION_CHARACTERS]
+    registry.client.update_model_version(registry.model, str(version.number), page)
+    registry.tag(version.number, {VERDICT: report.verdict, SUMMARY: report.sentence})

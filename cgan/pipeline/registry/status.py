@@ -11,11 +11,10 @@ from rich.text import Text
 from cgan.errors import CganError
 from cgan.files import read_json
 from cgan.pipeline.params_file import load_params
-from cgan.pipeline.registry.client import open_registry
-from cgan.pipeline.registry.version import SUMMARY
+from cgan.pipeline.registry.client import SUMMARY, open_registry
 from cgan.pipeline.tracking.store import experiment_name, is_absent, store_uri
-from cgan.pipeline.tracking.tags import COMMIT_TAG, DIRTY_TAG, QUALITY_TAG, SOURCE_TAG
-from cgan.project import DATA_SOURCE, DVC_LOCK, RUN_LOCATION, home
+from cgan.pipeline.tracking.tags import QUALITY_TAG, SOURCE_TAG
+from cgan.project import DATA_SOURCE, DVC_LOCK, home
 from cgan.text import printable
 
 IS_TRAINING = f"tags.`{SOURCE_TAG}` = 'cgan.stages.train'"
@@ -28,7 +27,7 @@ def status(root: Path, console: Console) -> None:
             for name, words in source(root):
                 line = Text(f"{name:15}", "bold cyan").append(printable(words))
                 console.print(line, soft_wrap=True)
-        except (CganError, KeyError, TypeError, ValueError) as error:  # a damaged file too
+        except CganError as error:
             console.print(f"unknown: {error}", markup=False, soft_wrap=True)
 
 
@@ -45,39 +44,30 @@ def _data(root: Path) -> Iterator[tuple[str, str]]:
 
 def _store(root: Path) -> Iterator[tuple[str, str]]:
     params = load_params(root / "params.yaml")
-    if is_absent(store_uri(root)) and not (root / RUN_LOCATION).exists():
-        yield "Last training", "none yet: `dvc repro` makes the first"
-        yield "Champion", "none yet: after a training, `cgan gate` makes the first"
+    if is_absent(store_uri(root)):
+        yield "Champion", "none yet: `dvc repro` trains, then `cgan gate` makes the first"
         return
     with open_registry(params.gate.model) as registry:
         versions, number = registry.versions(), registry.champion_number()
-        champion = next((version for version in versions if version.number == number), None)
-        if champion:
+        if number is None:
+            yield "Champion", "none yet: `cgan gate` makes the first"
+        else:
+            champion = registry.version(number)
             yield "Champion", champion.champion_line
             yield "", _quality(registry.client.get_run(champion.run_id))
-        else:
-            yield "Champion", "none yet: `cgan gate` makes the first"
-        if versions:
-            unjudged = f"version {versions[0].number} is not gated yet"
-            yield "Verdict", versions[0].tags.get(SUMMARY) or unjudged
+        for version in versions[:1]:
+            yield "Verdict", version.tags.get(SUMMARY, f"version {version.number}: none yet")
         name = experiment_name(params.tracking.experiment)
-        if not (experiment := registry.client.get_experiment_by_name(name)):
-            return
-        places = [experiment.experiment_id]
+        experiment = registry.client.get_experiment_by_name(name)
+        places = [experiment.experiment_id] if experiment else []
         for run in registry.client.search_runs(places, IS_TRAINING, max_results=1):
-            yield "Last training", _training_line(run)
+            facts, began = run.info, datetime.fromtimestamp(run.info.start_time / 1000, UTC)
+            started = f"started {began:%d %b %H:%M} UTC"
+            yield "Last training", f"{facts.run_name} · {facts.status} · {started}"
             yield "", _quality(run)
-            is_judged = run.info.run_id in {version.run_id for version in versions}
+            is_judged = facts.run_id in {version.run_id for version in versions}
             advice = "" if is_judged else ", not gated yet: `cgan gate`"
-            yield "", f"run {run.info.run_id}{advice}"
-
-
-def _training_line(run: Any) -> str:
-    tags = run.data.tags
-    began = datetime.fromtimestamp(run.info.start_time / 1000, UTC)
-    changes = " with changes" if tags.get(DIRTY_TAG) == "true" else ""
-    commit = f"commit {tags.get(COMMIT_TAG, '')[:8]}{changes}"
-    return f"{run.info.run_name} · {run.info.status} · started {began:%d %b %H:%M} UTC · {commit}"
+            yield "", f"run {facts.run_id}{advice}"
 
 
 def _quality(run: Any) -> str:

@@ -55,7 +55,7 @@ def known_evaluation(generator: Generator) -> Evaluation | None:
         if not evaluation and Path(generator.source).is_file():
             evaluation = Evaluation.read(EVALUATION)
         elif not evaluation:  # where only what drawing needs is installed, this cannot be imported
-            from cgan.pipeline.runs.recorded_run import read_run
+            from cgan.pipeline.registry.recorded_run import find
 
-            evaluation, _ = read_run(generator.source)
+            evaluation = find(generator.source).evaluation
     return evaluation if evaluation and evaluation.is_of(generator.facts) else None

@@ -9,7 +9,7 @@ from typing import Any
 from cgan.errors import CganError
 from cgan.files import read_json
 from cgan.hosts import is_server, mlflow_page
-from cgan.pipeline.runs.recorded_run import present_evaluation
+from cgan.pipeline.registry.recorded_run import ProjectRun
 from cgan.project import (
     BESIDE_REAL,
     EVALUATION,
@@ -32,7 +32,7 @@ def summary() -> Iterator[str]:
             f"{EVALUATION} or {GENERATOR}: not found. Run the pipeline first, `make repro` or `dvc repro`; "
             "`cgan status` shows one that is running."
         )
-    evaluation, judge = present_evaluation(Path()), read_json(JUDGE_METRICS)["judge"]
+    evaluation, judge = ProjectRun(Path()).evaluation, read_json(JUDGE_METRICS)["judge"]
     run: dict[str, Any] = {}
     with contextlib.suppress(CganError):
         run = read_json(TRAINING)

@@ -1,0 +1,119 @@
+"""How the gate checks: a row of its table measures a number, which is held against a limit.
+
+A limit has to hold at the pessimistic end of the number's 95 % interval, so that none passes by luck.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from cgan.params.sections import GateParams
+from cgan.report import Interval, Kind, Number, Table, in_words
+
+# Groups of rows: the headings of their tables.
+DATA, DRAWINGS, CHAMPION = "Today's data", "Limits", "Beside the champion"
+
+
+class Finding(NamedTuple):
+    """A measured value with its interval, whose pessimistic end has to keep the limit, unless `passed` says
+    whether it does. `note`: which class has it, or what it stands beside; `why`: a failure in words, where
+    value and limit say too little."""
+
+    value: float
+    interval: Interval | None = None
+    passed: bool | None = None
+    note: str = ""
+    why: str = ""
+    kind: Kind = "share"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check(Number):
+    """What a row of the group has found. `limit`: a maximum if `at_most`, else a minimum; or how the value
+    has to stand to the champion's, None: not worse."""
+
+    digits: ClassVar[int] = 2  # 98.97 % is not 99 %
+    group: str
+    name: str
+    what: str
+    limit: float | str | None
+    at_most: bool
+    passed: bool
+    why: str = ""
+
+    def in_words(self) -> str:
+        if self.why:
+            return f"{self.what}: {self.why}"
+        found = str(self)
+        if self.interval:
+            end = in_words(self.interval[1 if self.at_most else 0], self.kind, self.digits)
+            found += f", {end} at the pessimistic end of its 95 % interval"
+        return f"{self.what}: {found}; expected {self.expected}"
+
+    @property
+    def expected(self) -> str:
+        """`≤ 2.00 %`."""
+        if isinstance(self.limit, float):
+            sign = "≤" if self.at_most else "≥"
+            return f"{sign} {in_words(self.limit, self.kind, self.digits)}"
+        return (self.limit or "not_worse").replace("_", " ")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A check of the gate. `limit`: the name of its param in the section gate, a `min_…` or a maximum; a
+    number; or None. `what`: a noun phrase for what is measured. `measure` gets what the group is about, and
+    the limit; None: there is no value. `name`: where it is not that of the param without `min_`."""
+
+    limit: str | float | None
+    what: str
+    measure: Callable[[Any, Any], Finding | None]
+    name: str = ""
+
+    def check(self, group: str, subject: Any, limits: GateParams) -> Check | None:
+        limit: Any = self.limit
+        at_most = not str(limit).startswith("min_")
+        if isinstance(limit, str):
+            limit = getattr(limits, limit)
+        if (finding := self.measure(subject, limit)) is None:
+            return None
+        low, high = finding.interval or (finding.value, finding.value)
+        low = low if at_most else max(low, 0.0)
+        passed = finding.passed
+        if passed is None:
+            passed = high <= limit if at_most else low >= limit
+        return Check(
+            group=group,
+            name=self.name or str(self.limit)[len("min_") :],
+            what=f"{self.what} {finding.note}".rstrip(),
+            value=finding.value,
+            interval=(low, high) if finding.interval else None,
+            kind=finding.kind,
+            limit=limit,
+            at_most=at_most,
+            passed=passed,
+            why=finding.why,
+        )
+
+
+def decide(checks: Sequence[Check]) -> tuple[str, list[str]]:
+    """The verdict, `passed` or `blocked`, and why: everything that blocks, or what passing rests on."""
+    if failures := [check.in_words() for check in checks if not check.passed]:
+        return "blocked", failures
+    compared = [check.in_words() for check in checks if check.group == CHAMPION]
+    return "passed", [*compared, "every limit is met, even at the pessimistic end of its interval"]
+
+
+def tables_of(checks: Sequence[Check]) -> list[Table]:
+    """A table for each group."""
+    head = ("", "value", "95 % interval", "expected", "")
+    tables = []
+    for group in dict.fromkeys(check.group for check in checks):
+        of_group, rows = [check for check in checks if check.group == group], []
+        for check in of_group:
+            name, passed = check.name.replace("_", " "), "passed" if check.passed else "failed"
+            rows.append((name, check, check.interval_in_words, check.expected, passed))
+        tables.append(Table(group, head, rows, [check.what for check in of_group]))
+    return tables

@@ -1,0 +1,96 @@
+"""To find a run: its generator, how good that is, and what made it, in a project's folder or in MLflow."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cgan.errors import CganError, ModelError
+from cgan.evaluation import Evaluation
+from cgan.model.file_facts import read_facts
+from cgan.pipeline.registry.client import model_name, open_registry
+from cgan.pipeline.tracking.run import TrainingRecord, read_training
+from cgan.project import EVALUATION, GENERATOR, TRAINING
+
+
+@dataclass(frozen=True)
+class ProjectRun:
+    """What lies in a project's folder. All raise CganError for a file that is missing or damaged."""
+
+    folder: Path
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """Raises CganError, too, where it is of another generator than the one there; without one, as where
+        reports were pulled alone, nothing is compared."""
+        path, generator = self.folder / EVALUATION, self.folder / GENERATOR
+        evaluation = Evaluation.read(path)
+        if generator.is_file() and not evaluation.is_of(read_facts(generator, "generator")):
+            raise CganError(f"{path}: of another generator than {generator}. Run `dvc repro`.")
+        return evaluation
+
+    @property
+    def training(self) -> TrainingRecord:
+        """`run_name` and `params`, flat and as text, with what was chosen for `auto`."""
+        training = read_training(self.folder / TRAINING)
+        params = {key: str(value) for key, value in training["params"].items()}
+        return {**training, "params": params}
+
+    @contextlib.contextmanager
+    def generator_file(self) -> Iterator[Path]:
+        yield self.folder / GENERATOR
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """A run in MLflow; `uri`: of its generator. All raise ModelError for what the store cannot give, or what
+    is damaged, and TrackingError where the store is away."""
+
+    run_id: str
+    uri: str
+
+    @property
+    def evaluation(self) -> Evaluation:
+        address = f"runs:/{self.run_id}/{EVALUATION}"
+        with open_registry() as registry, registry.downloaded(address) as path:
+            return Evaluation.read(path)
+
+    @property
+    def training(self) -> TrainingRecord:
+        """As of a project."""
+        with open_registry() as registry:
+            run = registry.client.get_run(self.run_id)
+        return {"run_name": str(run.info.run_name), "params": dict(run.data.params)}
+
+    @contextlib.contextmanager
+    def generator_file(self) -> Iterator[Path]:
+        """A local copy, while the context lasts."""
+        with open_registry() as registry, registry.downloaded(self.uri) as folder:
+            files = sorted(folder.rglob(GENERATOR.name))
+            if not files:
+                raise ModelError(f"{folder}: contains no {GENERATOR.name}.")
+            yield files[0]
+
+
+def find(what: str) -> ProjectRun | RecordedRun:
+    """The run of a project's folder, of an id (`runs:/ID/generator`, too), of an alias such as `champion`,
+    or of `models:/NAME@ALIAS` or `models:/NAME/VERSION`. Raises ModelError where there is none."""
+    if (folder := Path(what)).is_dir():
+        return ProjectRun(folder)
+    if match := re.fullmatch(r"(?:runs:/)?([0-9a-f]{32})(/.*)?", what):
+        return RecordedRun(match[1], f"runs:/{match[1]}{match[2] or '/generator'}")
+    if match := re.fullmatch(r"models:/([\w.-]+)(?:@([^@/]+)|/(\d+))", what):
+        model, alias, digits = match.groups()
+    else:
+        model, alias, digits = model_name(), what, ""
+    with open_registry(model) as registry:
+        number = int(digits) if digits else registry.aliases().get(alias)
+        if number is None:
+            raise ModelError(
+                f"{what!r} names no run: expected a run's id, an alias of `{model}` in {registry.address}, "
+                "such as `champion`, which `cgan gate` sets, models:/NAME@ALIAS, or a project's folder."
+            )
+        return RecordedRun(registry.version(number).run_id, f"models:/{model}/{number}")
