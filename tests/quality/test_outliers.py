@@ -80,7 +80,10 @@ def test_real_images_that_nobody_has_seen_are_no_outliers() -> None:
     for seed in range(4):
         order = torch.randperm(5000, generator=torch.Generator().manual_seed(seed))
         drawn, known, heldout = order.split([2000, 2600, 400])
-        assert found(DIGITS[drawn], LABELS[drawn], known, heldout)[0].low < LIMIT / 2
+        shown = found(DIGITS[drawn], LABELS[drawn], known, heldout)
+        assert shown[0].low < LIMIT / 2
+        shares = [each.share for each in shown if each.label is None]
+        assert max(shares) < LIMIT, "training images are scored by models that lack them"
 
 
 def test_few_images_are_judged_where_that_says_something() -> None:
