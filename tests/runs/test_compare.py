@@ -61,7 +61,9 @@ def test_a_run_is_named_by_its_id_its_address_or_as_champion(root: Path) -> None
     address = f"runs:/{run_id}/generator"
     assert find(run_id) == find(address) == RecordedRun(run_id, address)
     for name in ("champion", "champoin"):
-        with pytest.raises(ModelError, match=f"'{name}' names no run: expected .* `cgan gate` sets"):
+        with pytest.raises(
+            ModelError, match=f"'{name}' names no run: expected .* `cgan gate` sets"
+        ):
             find(name)
 
 
