@@ -45,7 +45,7 @@ CEILINGS = {
     "cgan/page": 642,
     "cgan/params": 585,
     "cgan/pictures": 184,
-    "cgan/pipeline": 2_970,
+    "cgan/pipeline": 2_784,
     "cgan/quality": 2_569,
     "cgan/readers": 1_160,
     "cgan/service": 353,
