@@ -31,6 +31,7 @@ train = yaml.safe_load(Path("params.yaml").read_text())["train"]
 # The best rate is 3e-3, and seeds have luck.
 distance = 1000 * abs(train["lr"] - 3e-3) + train["seed"] / 100
 made = {"metrics": {"fid_judge": {"value": distance, "real": 1.0}}, "context": {}}
+made |= {"run_id": "abc", "experiment_id": "1", "tracking_uri": "sqlite:///mlflow.db"}
 stage = yaml.safe_load(Path("dvc.yaml").read_text())["stages"][name]
 for out in [out for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]:
     path = Path(out) if Path(out).suffix else Path(out, "source.json")
