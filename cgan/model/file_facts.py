@@ -27,10 +27,6 @@ DVC_PULL = "`dvc pull` (no remote yet? `dvc remote add --default NAME URL`, docs
 Facts = dict[str, Any]
 
 
-class UnreadableError(ModelError):
-    """The file cannot be read at present. Nothing says that it is damaged."""
-
-
 def read_facts(path: Path | str, file_kind: str) -> Facts:
     """The facts alone; the tensors aren't read, so they may be damaged. Raises as `open_tensors` does."""
     with open_tensors(Path(path), file_kind, "np") as (_, facts):
@@ -42,8 +38,7 @@ def open_tensors(path: Path, file_kind: str, framework: str) -> Iterator[tuple[A
     """Open a file of the kind `file_kind`: safetensors' open file, and its facts.
 
     Raises ModelError when the file is missing, truncated, damaged, foreign, or of another kind or format, and
-    its subclass UnreadableError when the machine cannot read it now: no permission, too many open files, no
-    memory.
+    when the machine cannot read it now: no permission, too many open files, no memory.
     """
     try:
         path.open("rb").close()  # safetensors calls every file that it cannot open absent
@@ -54,7 +49,7 @@ def open_tensors(path: Path, file_kind: str, framework: str) -> Iterator[tuple[A
             f"{path}: not found. Make it with `dvc repro`, or fetch it with {DVC_PULL}."
         ) from None
     except (OSError, MemoryError, RuntimeError) as error:  # RuntimeError: torch's, of open and mmap
-        raise UnreadableError(
+        raise ModelError(
             f"{path}: cannot be read now ({' '.join(str(error).split())[:200]}); the file was not changed."
         ) from None
     except (SafetensorError, ValueError, OverflowError) as error:

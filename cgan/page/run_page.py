@@ -34,7 +34,7 @@ class Contents:
     all images, `splits` of which say what was trained on (train) and held out (val); with `judge`, which has
     learnt from these, the page shows drawings beside the training images that they resemble, and labels that
     look wrong. `remarks`: warnings and notes on the data; `tested`: images of its test set. `origin`: what is
-    known of a project's run: `run_name`, `run_id`, `commit`, `dirty`, `sha256` of the generator's file.
+    known of a project's run: `run_name`, `commit`, `dirty`, `sha256` of the generator's file.
     """
 
     generator: Generator

@@ -60,7 +60,6 @@ def contents_of(params: Params) -> Contents:
         tested=validation.get("splits", {}).get("test", 0),
         origin={
             "run_name": training.get("run_name"),
-            "run_id": training.get("run_id"),
             "commit": tags.get(COMMIT_TAG),
             "dirty": tags.get(DIRTY_TAG) == "true",
             "sha256": sha256_of(GENERATOR),

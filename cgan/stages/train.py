@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from cgan import project
-from cgan.errors import Interrupted, TrainingError
+from cgan.errors import Interrupted
 from cgan.files import fingerprint, locked, read_json, write_bytes, write_json
 from cgan.images import Images, load_images
 from cgan.model.hardware import Hardware, choose_hardware
@@ -36,7 +36,7 @@ from cgan.stages.origin import keep_source, origin_tags, project_tree, run_name
 from cgan.stages.runner import log, run_stage
 from cgan.training.auto import Choice, choose
 from cgan.training.fingerprint import determining_facts
-from cgan.training.loop import Divergence, TrainingResult, train_or_make, training_facts
+from cgan.training.loop import TrainingResult, train_or_make, training_facts
 from cgan.training.records import write_records
 from cgan.training.state import HISTORY_COLUMNS, PROBE_COLUMNS
 
@@ -65,18 +65,15 @@ def main() -> None:
         keep_source(tree)
         with tracked_training(folder, training) as tracker:
             log.info("Curves as they come: `cgan ui`, run %s.", training["run_name"])
-            try:
-                trained = train_or_make(
-                    images,
-                    choice,
-                    judge=judge,
-                    log_metrics=tracker.log_metrics,
-                    folder=folder,
-                    progress=functools.partial(progress, "training", images_a_step=p.batch_size),
-                    should_stop=lambda: bool(signals),
-                )
-            except Divergence as error:
-                raise TrainingError(f"{error} The previews are in {folder / 'previews'}.") from None
+            trained = train_or_make(
+                images,
+                choice,
+                judge=judge,
+                log_metrics=tracker.log_metrics,
+                folder=folder,
+                progress=functools.partial(progress, "training", images_a_step=p.batch_size),
+                should_stop=lambda: bool(signals),
+            )
             if trained.step < p.total_steps:
                 raise Interrupted(
                     f"stopped at step {trained.step} of {p.total_steps}; a checkpoint was saved"
@@ -98,7 +95,7 @@ def training_tags(choice: Choice, hardware: Hardware, training_fingerprint: str)
 @contextlib.contextmanager
 def tracked_training(folder: Path, training: TrainingRecord) -> Iterator[LiveTracker]:
     """A training, live in MLflow, from its begin to its end. Then TRAINING says what the stage record needs:
-    `training`, to which are added run_key, began_ms, ended_ms, and run_id where MLflow has given one.
+    `training`, to which are added run_key, began_ms and ended_ms.
 
     DVC learns of a result after the stage has ended. If this was killed before, or interrupted, the training
     is taken up at its last step, with the key, name and begin that it had.
@@ -123,7 +120,6 @@ def tracked_training(folder: Path, training: TrainingRecord) -> Iterator[LiveTra
     finally:
         tracker.end(status)
     training["ended_ms"] = max(training["began_ms"], time.time_ns() // 1_000_000)
-    training["run_id"] = tracker.run_id
     write_json(in_progress, training)
     write_json(TRAINING, training)
 

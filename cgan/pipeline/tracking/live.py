@@ -26,7 +26,6 @@ class LiveTracker:
     """
 
     def __init__(self, training: TrainingRecord) -> None:
-        self.run_id: str | None = None  # of a run that got all metrics
         self._uri = store.store_uri(project_root())
         store.set_environment()  # here: on a thread it would change the environment while torch reads it
         self._thread = ThreadPoolExecutor(1)
@@ -47,7 +46,7 @@ class LiveTracker:
     def end(self, status: str) -> None:
         self._send(lambda run: run.client.set_terminated(run.run_id, status))
         try:
-            self.run_id = self._sent.result(PATIENCE_S).run_id
+            self._sent.result(PATIENCE_S)
         except Exception as error:  # of MLflow, of what it imports, of a machine that is full
             failure = store.failure_in_words(self._uri, error)
             log.warning(f"{failure}. The training's run is sent by the stage record.")

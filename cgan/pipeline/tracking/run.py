@@ -47,7 +47,6 @@ class TrainingRecord(TypedDict, total=False):
     experiment: str
     began_ms: int
     ended_ms: int
-    run_id: str | None  # where MLflow has given one
     params: dict[str, Any]  # flat
     tags: dict[str, str]
     dataset: dict[str, Any]  # at least name, path and sha256
