@@ -29,15 +29,7 @@ from cgan.pipeline.params_file import set_params
 from cgan.project import BLOCKED_EXIT_CODE, DVC_LOCK, GATE_REPORT, home
 from flows.artifact import publish_artifact
 from flows.checkout import CHECKOUT_VARIABLE
-from flows.repro import (
-    Stages,
-    dvc,
-    has_remote,
-    log_line,
-    repro,
-    require_prefect,
-    run_module,
-)
+from flows.repro import Stages, dvc, has_remote, log_line, repro, require_prefect, run_module
 
 GATE_LIMIT = "cgan-gate"  # a global concurrency limit of Prefect's
 FOLDER_LOCK = Path(".cgan/flow.lock")  # held by a run in this folder, and by its children

@@ -10,12 +10,12 @@ foreground, for systemd. PREFECT_PORT and MLFLOW_PORT choose other ports than 42
 import argparse
 import contextlib
 import os
+import socket
 import sys
 import time
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
-import httpx
 import psutil
 
 from cgan import git, hosts
@@ -109,11 +109,9 @@ def _wait(process: psutil.Process, port: int, log: Path) -> None:
 
 
 def _answers(port: int) -> bool:
-    """Does a web server answer there, whatever it says?"""
-    with contextlib.suppress(httpx.TransportError):
-        httpx.head(_site(port), trust_env=False)  # no proxy is asked
-        return True
-    return False
+    """Does a server listen there? Ours do once they can answer."""
+    with socket.socket() as probe:
+        return probe.connect_ex((hosts.LOOPBACK, port)) == 0
 
 
 def _site(port: int) -> str:

@@ -16,13 +16,7 @@ from torch import Tensor, nn
 
 from cgan.errors import CganError, ModelError
 from cgan.files import replacing
-from cgan.model.file_facts import (
-    FORMAT,
-    Facts,
-    damage_error,
-    facts_metadata,
-    open_tensors,
-)
+from cgan.model.file_facts import FORMAT, Facts, damage_error, facts_metadata, open_tensors
 from cgan.model.generative import GenerativeModel
 from cgan.model.kinds import KINDS
 from cgan.model.networks import (

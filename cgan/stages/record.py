@@ -24,15 +24,7 @@ from cgan.pipeline.tracking.logged_model import model_note, save_mlflow_model
 from cgan.pipeline.tracking.run import Run, TrainingRecord, open_run, read_training
 from cgan.pipeline.tracking.store import strip_markdown
 from cgan.pipeline.tracking.tags import FINGERPRINT_TAG, GENERATOR_SHA256_TAG, QUALITY_TAG
-from cgan.project import (
-    CARD,
-    EVALUATION,
-    GENERATOR,
-    GRID,
-    SOURCE_FOLDER,
-    STRIP,
-    TRAINING,
-)
+from cgan.project import CARD, EVALUATION, GENERATOR, GRID, SOURCE_FOLDER, STRIP, TRAINING
 from cgan.stages.runner import log, run_stage
 from cgan.training.records import preview_paths, read_records
 

@@ -32,12 +32,7 @@ from cgan.training.auto import Choice
 from cgan.training.batches import Feed, learning_rate
 from cgan.training.checkpoints import load_checkpoint, save_checkpoint
 from cgan.training.fingerprint import data_facts
-from cgan.training.monitoring import (
-    ProbeMonitor,
-    draw_preview,
-    preview_steps,
-    probe_steps,
-)
+from cgan.training.monitoring import ProbeMonitor, draw_preview, preview_steps, probe_steps
 from cgan.training.records import preview_paths
 from cgan.training.state import HISTORY_COLUMNS, Record, TrainState, estimate_batch_norm
 from cgan.training.update import train_step
