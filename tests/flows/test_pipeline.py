@@ -21,10 +21,10 @@ from flows import repro
 from flows.pipeline import pipeline
 
 STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
-ACCURACY = {"conditional_accuracy": {"value": 0.9941, "real": 1.0}}
+SCORE = {"name": "conditional accuracy", "value": 0.9941, "real": 1.0}
 OUTPUTS = {
     "models/mlflow_run.json": {"run_id": "abc", "experiment_id": "1", "tracking_uri": "sqlite:///"},
-    "reports/evaluation.json": {"metrics": ACCURACY, "context": {}},
+    "reports/evaluation.json": {"metrics": {"conditional_accuracy": SCORE}, "context": {}},
     "samples/grid.png": {},
 }
 
