@@ -13,13 +13,6 @@ from typing import Any
 
 from cgan.errors import CganError
 
-WEB_PAGE = "this is a web page, not a CSV; a log-in page? Log in, then download the file itself."
-
-
-def looks_like_web_page(head: bytes) -> bool:
-    """True for the first bytes of an HTML or XML page, such as a log-in page saved as .csv."""
-    return head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"<"
-
 
 @contextlib.contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
