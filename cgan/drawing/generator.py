@@ -15,7 +15,6 @@ from cgan.model.file_facts import DVC_PULL
 from cgan.report import Report
 
 if TYPE_CHECKING:
-    import torch
     from PIL.Image import Image
 
     from cgan.model.generative import GenerativeModel
@@ -104,16 +103,6 @@ class Generator:
         return cls(model, facts, source)
 
     @property
-    def holds_training_images(self) -> bool:
-        """Is its file made of the images themselves? Then who has the file has them."""
-        return self.model.kind.holds_training_images
-
-    @property
-    def device(self) -> torch.device:
-        """The device that it draws on."""
-        return self.model.device
-
-    @property
     def classes(self) -> int:
         """The number of classes; labels are 0 to classes - 1."""
         return self.model.classes
@@ -187,7 +176,4 @@ def default_source(project_file: Path) -> tuple[str, str]:
     latter, a note that says so."""
     if project_file.exists() or project_file.is_symlink():  # loading says what is wrong with it
         return str(project_file), ""
-    note = ", by the generator of digits that comes with cgan"
-    if Path("params.yaml").is_file() and Path("dvc.yaml").is_file():
-        note += f" ({project_file} is not there yet: `dvc repro` trains this project's own)"
-    return DIGITS, note
+    return DIGITS, ", by the generator of digits that comes with cgan"

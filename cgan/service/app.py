@@ -129,8 +129,9 @@ def make_app(provider: GeneratorProvider, hosts: Sequence[str]) -> FastAPI:
 async def _current(request: Request) -> ServedGenerator:
     provider: GeneratorProvider = request.app.state.provider
     if provider.current is None:
-        detail = f"nothing is served yet: {provider.problem} Try again in a moment."
-        raise HTTPException(503, detail, {"Retry-After": "1"})
+        raise HTTPException(
+            503, f"nothing is served yet: {provider.problem} Try again in a moment."
+        )
     return provider.current
 
 

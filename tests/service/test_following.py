@@ -119,7 +119,7 @@ def test_no_file_replaces_a_champion_that_cannot_be_read(root: Path, registry: R
         for path in ("/draw?text=1", "/", "/healthz"):
             assert client.get(path).status_code == 503
         refused = client.get("/draw?text=1")
-        assert refused.headers["retry-after"] == "1" and "models:/cgan/1" in refused.text
+        assert "models:/cgan/1" in refused.text
 
 
 def test_an_unreadable_version_changes_nothing(
