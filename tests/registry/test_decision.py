@@ -25,7 +25,7 @@ from cgan.quality.estimates import Estimate
 from cgan.quality.judge import train_judge
 from cgan.quality.metrics import Accuracy, accuracy_from_confusion
 from cgan.quality.outliers import Excess
-from cgan.report import in_words
+from cgan.report import Report, in_words
 
 LIMITS = load_params(ROOT / "params.yaml").gate
 NOT_WORSE, MET = {"against_champion": "not_worse"}, "every limit"
@@ -67,7 +67,7 @@ def test_spoilt_digits_are_blocked_for_what_is_wrong_with_them() -> None:
         (noisy, {*wrong, "fid_over_floor", "drawn_shift", "outliers"}, "show it (class 3)"),
         (training.tensors.pixels, {"copies_over_floor"}, "near copies"),
         (patched, {"drawn_shift", "outliers"}, "class 5 differs in brightness of a part"),
-        (repeated, {"worst_class_diversity"}, "of real images (class 8)"),
+        (repeated, {"worst_class_diversity"}, "beside real images (class 8)"),
     ):
         checks = checked(Drawings.of(drawn, conditions))
         missed = {check.name for check in checks if not check.passed}
@@ -324,3 +324,11 @@ def test_a_table_for_each_group_shows_value_interval_and_limit() -> None:
     name, value, _, limit, passed, _ = limits.in_words()[1]
     assert [name, value, limit, passed] == ["judge accuracy", "98.00 %", "≥ 90.00 %", "passed"]
     assert beside.in_words()[1][1:5] == ["-1.00", "-1.11 to -0.887", "better", "passed"]
+
+
+def test_html_and_markdown_of_others_are_shown_as_text() -> None:
+    evil = "<script>alert(1)</script> | [x](javascript:alert(2)) ![y](http://z) \n# big"
+    report = Report(question="Gate", sentence=evil, reasons=[f"{evil}, too"])
+    shown = report.as_markdown()
+    assert shown.count("&lt;script&gt;") == 2 and "<script" not in shown
+    assert "\n# big" not in shown and not re.search(r"(?<!\\)\]\(", shown)
