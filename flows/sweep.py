@@ -227,9 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"Error: {error}\n")
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write(
-            "Interrupted. Run the same command to continue: what is finished is kept.\n"
-        )
+        sys.stderr.write("Interrupted: the same command goes on after what is finished.\n")
         return 130
     return 0
 

@@ -94,14 +94,12 @@ class Conditions:
 
     `heldout`: the judge's prediction for the hold-out. `training_features` [M, 128] and `training_labels` [M]
     of training images, in the hold-out's class mix. `drawn_labels`: the class of each drawing, int64 [N],
-    about equally many of each. Where the hold-out has MIN_GROUPS or more groups, a bin begins with a group.
-    The jackknife's parts are of equal size: a cut may divide a group.
+    about equally many of each; `rows_in_mix`, those that have the hold-out's class mix.
 
-    Derived: `rows_in_mix`, the drawings that have the hold-out's class mix. Distances compare the first
-    `distance_images` of them, or of the training images, with the hold-out; neighbours are looked for among
-    the `block_size` real images of `heldout_block`. `judge_accuracy`: how often the judge names the label of
-    a held-out image. `bin_weights`, `part_weights` float64 [replicates, bins or parts]: how often each one of
-    a source is picked in each replicate. `heldout_cuts`: where bins of the shuffled hold-out begin.
+    Distances compare the first `distance_images` of these, or of the training images, with the hold-out;
+    neighbours are looked for among the `block_size` real images of `heldout_block`. `bin_weights` and
+    `part_weights` float64 [replicates, bins or parts]: how often each one of a source is picked in each
+    replicate. The jackknife's parts are of equal size: a cut may divide a group.
 
     Raises DataError where there are too few images for NEIGHBOURS.
     """
