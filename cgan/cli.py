@@ -17,7 +17,6 @@ from cgan.pipeline.project import commands as project
 from cgan.pipeline.registry import commands as registry
 from cgan.pipeline.runs import commands as runs
 from cgan.project import GENERATOR
-from cgan.text import ensure_streams
 
 GRID_ROWS = 10  # of `cgan draw --grid`
 
@@ -160,7 +159,6 @@ app.add_typer(registry.versions, name="registry", rich_help_panel=PRODUCTION_PAN
 
 def main() -> None:
     """Entry point: an error that the user can mend is one message and exit code 1, without a traceback."""
-    ensure_streams()
     try:
         app()
         return

@@ -1,10 +1,6 @@
-"""Text for people: how shares, times and names are written, and streams that take any character."""
+"""Text for people: how shares, times and names are written."""
 
-import io
-import os
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -40,14 +36,3 @@ def printable(text: str, keep: str = "") -> str:
     return "".join(
         c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
     )
-
-
-def ensure_streams() -> None:
-    """Give the process streams that cannot end it: where stdout or stderr is closed, output goes nowhere, and
-    a character that the locale lacks is shown as `?`."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
-        elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")

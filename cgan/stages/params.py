@@ -39,11 +39,11 @@ def require_named(stages: Any, in_file: dict[str, Any], values: dict[str, Any]) 
     for name in sorted(named):
         if any(f"{key}.".startswith(f"{name}.") for key in in_file):
             continue
-        section, _, key = name.partition(".")
-        key = key or next(k for k in values if k.startswith(f"{section}.")).partition(".")[2]
+        key, default = next(item for item in values.items() if f"{item[0]}.".startswith(f"{name}."))
+        section, _, key = key.partition(".")
         raise ParamsError(
             f"{PARAMS}: `{name}` is missing, and {DVC_YAML} names it, so DVC needs it there. Under "
-            f"`{section}:` add `{key}: {json.dumps(values[f'{section}.{key}'])}`, which is the default."
+            f"`{section}:` add `{key}: {json.dumps(default)}`, which is the default."
         )
 
 

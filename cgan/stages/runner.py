@@ -10,7 +10,6 @@ from pathlib import Path
 from cgan.errors import CganError
 from cgan.files import sha256_of
 from cgan.project import PACKAGE
-from cgan.text import ensure_streams
 
 # As torch says it of the host and of CUDA: RuntimeErrors, both.
 NO_MEMORY = ("can't allocate memory", "out of memory", "can't start new thread")
@@ -26,7 +25,6 @@ def run_stage(stage: Callable[[], None]) -> None:
     Fails when params.yaml or a module that the stage imported changed while it ran: DVC hashes them
     after the stage, so dvc.lock would pair the new text with results of the old (treeverse/dvc#11058).
     """
-    ensure_streams()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:
         before = _sources()
