@@ -31,7 +31,7 @@ def compare(
 ) -> None:
     """Say whether two generators differ beyond chance, and in what.
 
-    Metrics, with the interval of each difference, params and code; as Markdown where they go into a file. A
+    Metrics, with the interval of each difference, and params; as Markdown where they go into a file. A
     folder is a project, so `cgan compare champion .` compares the champion with what was trained last. With
     other seeds they may differ otherwise: that takes `python -m flows.sweep --seeds 5`.
     """
