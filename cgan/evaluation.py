@@ -14,7 +14,7 @@ from typing import Any, Literal
 from cgan.errors import CganError
 from cgan.files import read_json, write_json
 from cgan.proportions import joint_z, proportion_interval
-from cgan.report import Interval, Kind, Number, Report, Table, in_words
+from cgan.report import Answer, Interval, Kind, Number, Report, Table, in_words
 from cgan.text import percent
 
 # Keys of a context in which evaluations may differ and be compared. Of fewer drawings intervals are wider.
@@ -73,7 +73,7 @@ class ClassScores:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Evaluation:
+class Evaluation(Answer):
     """The measurements of a generator's drawings, beside real images.
 
     `metrics`: by their keys; `classes`: a row each, in the order of the labels. `confusion`: drawings by the
@@ -226,14 +226,6 @@ class Evaluation:
         if score.value is None or score.real is None or not math.isfinite(score.value):
             return None
         return score.value, score.real
-
-    def __repr__(self) -> str:
-        """For a terminal."""
-        return self.report().as_text()
-
-    def _repr_html_(self) -> str:
-        """For a notebook."""
-        return self.report().as_html()
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""

@@ -191,6 +191,20 @@ class Report:
         return [reason for reason in self.reasons if reason not in self.sentence]
 
 
+class Answer:
+    """What gives a report, as which terminals and notebooks show it."""
+
+    def report(self) -> Report:
+        """The answer, for whoever shows it."""
+        raise AssertionError("a subclass gives its report")
+
+    def __repr__(self) -> str:
+        return self.report().as_text()
+
+    def _repr_html_(self) -> str:
+        return self.report().as_html()
+
+
 def picture_as_html(png: bytes, text: str) -> str:
     """A PNG in the page itself, small ones enlarged; `text`: for those who do not see it."""
     data = base64.b64encode(png).decode()

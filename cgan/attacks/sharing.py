@@ -26,7 +26,7 @@ from cgan.notebook import progress_bar
 from cgan.params.sections import JudgeParams
 from cgan.quality.evaluate import HasModel
 from cgan.quality.judge import Progress, predict
-from cgan.report import Number, Report, Table
+from cgan.report import Answer, Number, Report, Table
 from cgan.splitting import units_of
 from cgan.text import listed, percent
 
@@ -41,7 +41,7 @@ ADVICE = "Train on more images, stop earlier, or do not share them."
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Sharing:
+class Sharing(Answer):
     """The use of drawings in place of the images, and what they give away. A notebook shows it.
 
     `utility`: accuracies of a classifier trained on drawings alone (`with_drawings`) and of one trained on
@@ -82,12 +82,6 @@ class Sharing:
     @property
     def _auc(self) -> Number:
         return Number(value=self.attack.auc, interval=self.attack.interval, kind="number")
-
-    def __repr__(self) -> str:
-        return self.report().as_text()
-
-    def _repr_html_(self) -> str:
-        return self.report().as_html()
 
     def report(self) -> Report:
         """The answer, with the attack, and the classifiers by class, in tables."""

@@ -34,7 +34,7 @@ from cgan.notebook import progress_bar
 from cgan.params.sections import JudgeParams, TrainChoices
 from cgan.quality.evaluate import HasModel, shared_images
 from cgan.quality.judge import Progress
-from cgan.report import Number, Report, Table
+from cgan.report import Answer, Number, Report, Table
 from cgan.settings import as_keywords
 from cgan.splitting import units_of
 from cgan.text import duration, percent
@@ -53,7 +53,7 @@ CODE = ("splitting.py", "downstream/*.py", "model/*.py", "quality/judge.py", "tr
 
 
 @dataclass(frozen=True, repr=False)
-class Evidence:
+class Evidence(Answer):
     """Whether classifiers gain by drawings. A notebook shows it as a table.
 
     `effect`: drawings beside the best method without any; `effect.classes` has each class by its label.
@@ -79,12 +79,6 @@ class Evidence:
     def gain(self) -> Number:
         """Accuracy with drawings less that of the best method without, mean over the classes."""
         return self.effect.overall.gain
-
-    def __repr__(self) -> str:
-        return self.report().as_text()
-
-    def _repr_html_(self) -> str:
-        return self.report().as_html()
 
     def report(self) -> Report:
         """The answer, with each class and each method in a table."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from cgan.evaluation import Evaluation, Score, context_differences
 from cgan.quality.intervals import change_interval
-from cgan.report import Cell, Interval, Number, Report, Table
+from cgan.report import Answer, Cell, Interval, Number, Report, Table
 
 COLUMNS = ("↑: higher is better", "real images", "A", "B", "B less A", "95 % interval", "B is")
 NOT_ALIKE = (
@@ -59,7 +59,7 @@ class Change:
 
 
 @dataclass(frozen=True, repr=False)
-class Comparison:
+class Comparison(Answer):
     """`changes`: of each metric that both have, from A to B; none where the two were measured differently, of
     which `conditions` says in what. `is_same`: are both of one generator?"""
 
@@ -86,12 +86,6 @@ class Comparison:
             return "not compared"
         words = {"better": self.better, "worse": self.worse}
         return " and ".join(word for word, names in words.items() if names) or "no difference"
-
-    def __repr__(self) -> str:
-        return self.report().as_text()
-
-    def _repr_html_(self) -> str:
-        return self.report().as_html()
 
     def report(self) -> Report:
         """The answer, with each metric of both in a table."""
