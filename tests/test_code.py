@@ -37,7 +37,7 @@ def test_no_module_is_longer_than_a_reader_s_patience() -> None:
 # Lines of Python that each room may have. A feature pays for its lines with a deletion; where it cannot,
 # raise the ceiling in a commit that says what that pays for.
 CEILINGS = {
-    "cgan": 2_235,
+    "cgan": 2_211,
     "cgan/attacks": 741,
     "cgan/downstream": 874,
     "cgan/drawing": 627,

@@ -17,7 +17,6 @@ def compare_runs(a: str, b: str) -> Report:
     rows = [(key, params_a.get(key, "–"), params_b.get(key, "–")) for key in params_a | params_b]
     names = "run", run_a.get("run_name", ""), run_b.get("run_name", "")
     differing = [row for row in rows if row[1] != row[2]]
-    making = Table(
-        f"Params that differ: {len(differing) or 'none'}", ("", "A", "B"), [names, *differing]
-    )
-    return replace(report, tables=[*report.tables, making])
+    title = f"Params that differ: {len(differing) or 'none'}"
+    table = Table(title, ("", "A", "B"), [names, *differing])
+    return replace(report, tables=[*report.tables, table])
