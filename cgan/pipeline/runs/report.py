@@ -15,12 +15,10 @@ from cgan.project import (
     EVALUATION,
     GENERATOR,
     GRID,
-    JUDGE_METRICS,
     RUN_LOCATION,
     RUN_PAGE,
     TRAINING,
 )
-from cgan.text import percent
 
 UI = "http://127.0.0.1:5000"  # of `cgan ui` and `make up`
 
@@ -32,15 +30,15 @@ def summary() -> Iterator[str]:
             f"{EVALUATION} or {GENERATOR}: not found. Run the pipeline first, `make repro` or `dvc repro`; "
             "`cgan status` shows one that is running."
         )
-    evaluation, judge = ProjectRun(Path()).evaluation, read_json(JUDGE_METRICS)["judge"]
+    evaluation = ProjectRun(Path()).evaluation
     run: dict[str, Any] = {}
     with contextlib.suppress(CganError):
         run = read_json(TRAINING)
         run |= read_json(RUN_LOCATION)
     yield evaluation.report(run.get("training_s")).as_text()
     yield ""
-    yield f"{evaluation.context['drawn_images']:,} drawings, judged by a classifier that is right on"
-    yield f"{percent(judge['accuracy'])} of {judge['heldout_images']:,} held-out images (mean over classes)"
+    drawn, held_out = (evaluation.context[key] for key in ("drawn_images", "reference_images"))
+    yield f"Measured on {drawn:,} drawings and {held_out:,} held-out images."
     yield ""
     numbers = "2024" if len(evaluation.classes) == 10 else "0,1"
     classes = ", ".join((evaluation.class_names or [numbers])[:3])
