@@ -26,6 +26,7 @@ from cgan import project
 from cgan.cli import app
 from cgan.drawing.generator import Generator
 from cgan.evaluation import Evaluation
+from cgan.files import write_json
 from cgan.images import load_images
 from cgan.model.local_score import LocalScoreSampler
 from cgan.page import image_facts
@@ -50,6 +51,7 @@ def sampled(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iter
         kind = {"generator": "local_score", "score_window_scale": 1.5}
         write_params(folder, validate={**UNEVEN["validate"], "channels": 3}, train=kind)
         write_csv(project.CSV, uneven(channels=3))
+        write_json(project.DATA_SOURCE, {"source": "file", "origin": "three.csv", "rows": 36})
         for stage in (validate, preprocess, train_judge, train, evaluate, render, page, record):
             stage.main()
         torch.use_deterministic_algorithms(False)

@@ -132,12 +132,12 @@ def recorded_params(params: Params, chosen: TrainParams) -> dict[str, Any]:
 
 
 def dataset_facts(data: Images) -> dict[str, Any]:
-    source = read_json(project.DATA_SOURCE) if project.DATA_SOURCE.is_file() else {}
+    source = read_json(project.DATA_SOURCE)
     return {
-        "name": f"{source.get('source', 'csv')}: {Path(str(source.get('origin', 'train.csv'))).name}",
+        "name": f"{source['source']}: {Path(source['origin']).name}",
         "path": str(project.PICTURES if project.PICTURES.is_file() else project.CSV),
         "sha256": data.source_sha256,
-        "rows": source.get("rows", len(data)),
+        "rows": source["rows"],
         "training_images": len(data),
         "classes": data.classes,
         "shape": list(data.shape),

@@ -25,7 +25,7 @@ from cgan.files import sha256_of, write_json
 from cgan.images import Images, load_images
 from cgan.model.model_file import load_tensors, save_generator
 from cgan.model.networks import Architecture, GeneratorNetwork, build_generator
-from cgan.project import CSV, GATE_REPORT, GENERATOR, RUN_LOCATION, TRAIN_DATA
+from cgan.project import CSV, DATA_SOURCE, GATE_REPORT, GENERATOR, RUN_LOCATION, TRAIN_DATA
 from world.door import ROOT, commit, run, started, wait_until, write_params
 from world.images import UNEVEN, uneven, write_csv
 from world.training import TINY
@@ -196,6 +196,7 @@ def remade(data: Images) -> None:
     from cgan.stages import preprocess, train_judge, validate
 
     write_csv(CSV, data)
+    write_json(DATA_SOURCE, {"source": "file", "origin": "digits.csv", "rows": len(data)})
     for stage in (validate, preprocess, train_judge):
         stage.main()
 
