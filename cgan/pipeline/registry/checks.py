@@ -108,8 +108,7 @@ def decide(checks: Sequence[Check]) -> tuple[str, list[str]]:
 
 def tables_of(checks: Sequence[Check]) -> list[Table]:
     """A table for each group."""
-    head = ("", "value", "95 % interval", "expected", "")
-    tables = []
+    tables, head = [], ("", "value", "95 % interval", "expected", "")
     for group in dict.fromkeys(check.group for check in checks):
         of_group, rows = [check for check in checks if check.group == group], []
         for check in of_group:

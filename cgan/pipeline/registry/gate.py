@@ -99,10 +99,8 @@ def _why_unchanged(version: Version, champion: int | None) -> str:
     if champion == version.number:
         return "it is the champion already"
     if ROLLED_BACK in version.tags:
-        return (
-            f"it was rolled back ({version.tags[ROLLED_BACK]}); only `cgan registry promote "
-            f"{version.number} --why …` makes it champion again"
-        )
+        advice = f"only `cgan registry promote {version.number} --why …` makes it champion again"
+        return f"it was rolled back ({version.tags[ROLLED_BACK]}); {advice}"
     return ""
 
 
