@@ -45,7 +45,7 @@ CEILINGS = {
     "cgan/page": 633,
     "cgan/params": 585,
     "cgan/pictures": 184,
-    "cgan/pipeline": 2_781,
+    "cgan/pipeline": 2_777,
     "cgan/quality": 2_549,
     "cgan/readers": 1_160,
     "cgan/service": 352,
