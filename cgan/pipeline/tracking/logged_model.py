@@ -15,8 +15,7 @@ log = logging.getLogger(__name__)
 # `mlflow_model` and all that it imports, except the registry. A test compares.
 DRAWING_CODE = (
     *("__init__.py", "contact_sheet.py", "errors.py", "files.py", "images.py", "report.py"),
-    *("settings.py", "text.py"),
-    *("model/*.py", "drawing/*.py"),
+    *("settings.py", "text.py", "model/*.py", "drawing/*.py"),
 )
 REQUIRED = "torch", "numpy", "pandas", "pillow", "safetensors"
 NOTE = """\
