@@ -64,6 +64,7 @@ def test_a_checkout_has_the_last_one_s_results_and_given_params(clone: Path) -> 
         assert (folder / "params.yaml").read_text() == mine.read_text()
 
 
+@pytest.mark.slow
 def test_a_run_s_checkout_has_the_project_s_home_and_store(
     clone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,6 +82,7 @@ def test_a_run_s_checkout_has_the_project_s_home_and_store(
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_a_commit_pushed_later_is_fetched(clone: Path) -> None:
     """And no branch of the project changes."""
     elsewhere, worker = clone.parent / "elsewhere", clone.parent / "worker"

@@ -139,6 +139,7 @@ def test_a_request_of_thousands_does_not_hold_up_one_of_four(service: httpx.Clie
 # -- 23. A notebook ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_code_of_the_page_on_python_runs_as_it_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

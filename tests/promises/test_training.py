@@ -39,6 +39,7 @@ for step, png in run.previews.items():
 """
 
 
+@pytest.mark.slow
 def test_dvc_repro_and_fit_make_the_same_bytes(copied: Project) -> None:
     (copied.folder / "fit.py").write_text(FIT)
     copied.run("python fit.py")
