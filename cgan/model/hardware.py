@@ -25,6 +25,7 @@ from cgan.settings import setting
 _Network = TypeVar("_Network", bound=nn.Module)
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+_Optimizer = TypeVar("_Optimizer", bound=torch.optim.Optimizer)
 # How many threads torch had before `parts_on_threads` began; None outside of it.
 _threads_outside: int | None = None
 
@@ -146,6 +147,21 @@ def take_rows(images: Tensor, rows: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda":
         selected = selected.pin_memory()
     return selected.to(device, non_blocking=True)
+
+
+def without_compiler(optimizer: type[_Optimizer]) -> type[_Optimizer]:
+    """The same optimizer, which does not import torch's compiler to keep out of its way: that takes 1.2 to 2
+    seconds of each process that trains, and nothing here is compiled.
+
+    torch keeps the plain functions under `__wrapped__`; where it does not, its own are used.
+    """
+
+    def plain(name: str) -> Any:
+        method = getattr(optimizer, name)
+        return getattr(method, "__wrapped__", method)
+
+    methods = {"add_param_group": plain("add_param_group"), "step": torch.no_grad()(plain("step"))}
+    return type(optimizer.__name__, (optimizer,), methods)
 
 
 # -- Work in parts ----------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from cgan.model.hardware import (
     parts_on_threads,
     set_gradients,
     take_rows,
+    without_compiler,
 )
 from cgan.model.model_file import load_network, save_tensors
 from cgan.model.networks import channels_last
@@ -186,7 +187,7 @@ def train_judge(
     channels_last(judge.to(device=device))
     random = torch.Generator().manual_seed(params.seed)
     weights = list(judge.parameters())
-    optimizer = torch.optim.SGD(
+    optimizer = without_compiler(torch.optim.SGD)(
         weights, lr=PEAK_LR, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True
     )
     # The rate cannot rise and fall in fewer than some ten steps: a shorter training sees its beginning.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cgan.images import Images
-from cgan.model.hardware import Hardware, Map, copy_sharing_weights
+from cgan.model.hardware import Hardware, Map, copy_sharing_weights, without_compiler
 from cgan.model.networks import (
     Architecture,
     DiscriminatorNetwork,
@@ -112,12 +112,14 @@ class TrainState:
         weights = [w for w in network.parameters() if w.requires_grad]
         on_cuda = device.type == "cuda"
         if p.is_demo:
-            return torch.optim.Adadelta(
+            return without_compiler(torch.optim.Adadelta)(
                 weights, p.lr, DEMO_ADADELTA_RHO, DEMO_ADADELTA_EPS, capturable=on_cuda
             )
         # A tensor on the device, like all that a step reads: no step waits for a copy from the host.
         lr, betas = torch.tensor(p.lr, device=device), (p.adam_beta1, ADAM_BETA2)
-        return torch.optim.Adam(weights, lr, betas, fused=True, capturable=on_cuda)
+        return without_compiler(torch.optim.Adam)(
+            weights, lr, betas, fused=True, capturable=on_cuda
+        )
 
     @property
     def optimizers(self) -> tuple[Optimizer, Optimizer]:
