@@ -49,7 +49,7 @@ def list_() -> None:
 
     with _project_registry() as registry:
         found, aliases = registry.versions(), registry.aliases()
-    typer.echo(f"{len(found)} versions of `{registry.model}` in {registry.address}:")
+    typer.echo(f"Versions of `{registry.model}` in {registry.address}: {len(found)}")
     for version in found:
         state = "rolled back" if ROLLED_BACK in version.tags else version.verdict
         of_version = [alias for alias, number in aliases.items() if number == version.number]
