@@ -43,7 +43,7 @@ class Score(Number, MetricFacts):
     """A metric's `value` with its 95 % interval, and `real`: what real images get in place of drawings.
 
     `replicates` and `real_replicates`: by the bootstrap, or with the variance of a jackknife, less the value
-    (`quality.estimates`); generators that were measured alike had the same latents and images, which were
+    (`quality.intervals`); generators that were measured alike had the same latents and images, which were
     resampled alike. `details`: other numbers by their names.
     """
 

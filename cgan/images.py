@@ -318,7 +318,7 @@ def _group_numbers(groups: NDArray[Any]) -> IntArray:
 # --- Digests, copies, and the file of images -------------------------------------------------------
 
 
-def pixels_digest(pixels: NDArray[np.uint8], *more: NDArray[Any]) -> str:
+def pixels_digest(pixels: NDArray[Any], *more: NDArray[Any]) -> str:
     """sha256 of images and what belongs to them, such as labels."""
     digest = hashlib.sha256(f"{pixels.shape}".encode())
     for array in (pixels, *more):

@@ -30,7 +30,7 @@ from cgan.files import write_json
 from cgan.images import load_images
 from cgan.model.local_score import LocalScoreSampler
 from cgan.page import image_facts
-from cgan.quality import estimates
+from cgan.quality import intervals
 from cgan.service.app import MAX_ANSWER_S
 from cgan.stages import evaluate, page, preprocess, record, render, train, train_judge, validate
 
@@ -44,7 +44,7 @@ def sampled(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iter
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.setattr(estimates, "REPLICATES", 20)
+        patch.setattr(intervals, "REPLICATES", 20)
         patch.setattr(image_facts, "MAX_DRAWING_S", 3.0)
         shutil.copy(empty_store, folder / "mlflow.db")
         write_params(folder, **TINY)

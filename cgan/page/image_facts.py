@@ -149,19 +149,19 @@ def suspects_facts(data: Images, judge: Judge) -> dict[str, Any]:
     judged = np.sort(np.concatenate(order)[:most])
     logits = predict(judge, data.tensors.pixels[judged]).logits.double()
     groups = None if data.groups is None else data.groups[judged]
-    suspects = doubtful_labels(logits.softmax(dim=1).numpy(), data.labels[judged], groups=groups)
-    first = suspects.first(MAX_SUSPECTS)
+    probabilities = logits.softmax(dim=1).numpy()
+    suspects = doubtful_labels(probabilities, data.labels[judged], groups)
     rows = [
         {
             "place": data.place(row),
             "label": data.labels[row],
             "src": tile(data.tensors.pixels[row]),
-            "suggested": suggested,
-            "confidence": float(confidence),
+            "suggested": of_class.argmax(),
+            "confidence": float(of_class.max() - of_class[data.labels[row]]),
             "heldout": row in heldout,
         }
-        for row, suggested, confidence in zip(
-            judged[first.rows], first.suggested, first.confidence, strict=True
+        for row, of_class in zip(
+            judged[suspects[:MAX_SUSPECTS]], probabilities[suspects[:MAX_SUSPECTS]], strict=True
         )
     ]
-    return {"count": len(suspects.rows), "looked_at": len(judged), "rows": rows}
+    return {"count": len(suspects), "looked_at": len(judged), "rows": rows}

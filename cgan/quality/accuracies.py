@@ -16,14 +16,13 @@ from cgan.evaluation import Score
 from cgan.images import Images
 from cgan.model.hardware import choose_hardware
 from cgan.params.sections import JudgeParams
-from cgan.quality.estimates import Estimate, Estimates
+from cgan.quality.intervals import Estimate, Estimates
 from cgan.quality.judge import BATCH_SIZE, Judge, Progress, predict, silent, train_judge
 from cgan.quality.metric import Metric
 from cgan.quality.metrics import conditional_accuracy
 
 if TYPE_CHECKING:
-    from cgan.quality.conditions import Conditions
-    from cgan.quality.drawn_set import DrawnSet
+    from cgan.quality.conditions import Conditions, DrawnSet
 
 
 def _conditional_accuracy(drawn: DrawnSet) -> Score:
@@ -31,15 +30,11 @@ def _conditional_accuracy(drawn: DrawnSet) -> Score:
     held-out one."""
     of = drawn.conditions
     return replace(
-        _score(drawn, CONDITIONAL_ACCURACY.key),
+        drawn.score("conditional_accuracy"),
         interval=drawn.accuracy.interval,
         real_interval=of.judge_accuracy.interval,
         details={"constant": 1 / of.classes},  # of one answer for all
     )
-
-
-def _score(drawn: DrawnSet, key: str) -> Score:
-    return drawn.accuracies[key].score(drawn.conditions.judge_accuracies[key])
 
 
 CONDITIONAL_ACCURACY = Metric(
@@ -53,14 +48,14 @@ WORST_CLASS_ACCURACY = Metric(
     key="worst_class_accuracy",
     name="accuracy of the worst class",
     meaning="conditional accuracy of the class that fares worst",
-    measure=lambda drawn: replace(_score(drawn, "worst_class_accuracy"), interval=None),
+    measure=lambda drawn: replace(drawn.score("worst_class_accuracy"), interval=None),
 )
 
 
 def drawn_accuracies(conditions: Conditions, judged: Tensor) -> Estimates:
     """The accuracies of drawings that the judge takes for these classes, int64 [N]."""
     labels, weights = conditions.drawn_labels, conditions.all_drawn_weights
-    return _accuracies(judged == labels, labels, weights, conditions.classes)
+    return _accuracies(judged == labels, labels, conditions.classes, weights, weights.shape[1])
 
 
 def heldout_accuracies(conditions: Conditions, predicted: Tensor) -> Estimates:
@@ -68,27 +63,22 @@ def heldout_accuracies(conditions: Conditions, predicted: Tensor) -> Estimates:
     return _accuracies(
         predicted[conditions.shuffled_rows] == conditions.shuffled_labels,
         conditions.shuffled_labels,
-        conditions.bin_weights["heldout"],
         conditions.classes,
+        conditions.bin_weights["heldout"],
         conditions.heldout_cuts,
     )
 
 
 def _accuracies(
-    right: Tensor, labels: Tensor, weights: Tensor, classes: int, cuts: Tensor | None = None
+    right: Tensor, labels: Tensor, classes: int, weights: Tensor, bins: int | Tensor
 ) -> dict[str, Estimate]:
     """The mean over the classes that have images, and the worst of them. `right` bool [N]; `weights`
-    [replicates, bins]: how often each bin of consecutive rows is picked; `cuts`: where bins begin, without
-    them they are of equal size."""
-    bins = weights.shape[1] if cuts is None else cuts
+    [replicates, bins]: how often each one of `bins` of consecutive rows (`Tensor.tensor_split`) is
+    picked."""
     label_bins = labels.tensor_split(bins)
-    right_bins = right.double().tensor_split(bins)
-    counts = torch.stack([each.bincount(minlength=classes) for each in label_bins]).double()
-    hits = torch.stack(
-        [
-            of_labels.bincount(of_right, classes)
-            for of_labels, of_right in zip(label_bins, right_bins, strict=True)
-        ]
+    counts, hits = (
+        torch.stack([of.bincount(n, classes) for of, n in zip(label_bins, counted, strict=True)])
+        for counted in (part.double().tensor_split(bins) for part in (right | True, right))
     )
     present = counts.sum(dim=0) > 0
     by_class = hits.sum(dim=0)[present] / counts.sum(dim=0)[present]

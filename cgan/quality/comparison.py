@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cgan.evaluation import Evaluation, Score, context_differences
-from cgan.quality.intervals import change_interval
+from cgan.quality.intervals import Estimate
 from cgan.report import Answer, Cell, Interval, Number, Report, Table
 
 COLUMNS = ("↑: higher is better", "real images", "A", "B", "B less A", "95 % interval", "B is")
@@ -57,6 +58,10 @@ class Change:
         change = self.difference
         return name, real, self.a, self.b, change, change.interval_in_words, self.verdict
 
+    def facts(self) -> dict[str, Any]:
+        values = {"a": self.a.value, "b": self.b.value, "verdict": self.verdict}
+        return {**values, "difference": self.difference.value, "interval": self.interval}
+
 
 @dataclass(frozen=True, repr=False)
 class Comparison(Answer):
@@ -67,25 +72,20 @@ class Comparison(Answer):
     conditions: Mapping[str, tuple[Any, Any]]
     is_same: bool
 
-    @property
-    def worse(self) -> list[str]:
-        """The names of the metrics in which B is worse."""
-        return [each.a.name for each in self.changes if each.verdict == "worse"]
-
-    @property
-    def better(self) -> list[str]:
-        """The names of those in which it is better. Fewer near copies are no merit where it is worse in
-        something else: what is unlike everything copies nothing."""
-        better = [each.a for each in self.changes if each.verdict == "better"]
-        return [score.name for score in better if score.key != "copies" or not self.worse]
+    def metrics(self, verdict: str) -> list[str]:
+        """The names of those in which B is `better`, or `worse`. Fewer near copies are no merit where it is
+        worse in something else: what is unlike everything copies nothing."""
+        names = {each.a.key: each.a.name for each in self.changes if each.verdict == verdict}
+        if verdict == "better" and self.metrics("worse"):
+            names.pop("copies", None)
+        return [*names.values()]
 
     @property
     def verdict(self) -> str:
         """What B is: `better`, `worse`, `better and worse`, `no difference`, or `not compared`."""
         if self.conditions:
             return "not compared"
-        words = {"better": self.better, "worse": self.worse}
-        return " and ".join(word for word, names in words.items() if names) or "no difference"
+        return " and ".join(filter(self.metrics, ("better", "worse"))) or "no difference"
 
     def report(self) -> Report:
         """The answer, with each metric of both in a table."""
@@ -93,29 +93,22 @@ class Comparison(Answer):
         if self.verdict == "no difference":
             sentence = "There is no difference beyond chance between A and B."
         elif not self.conditions:
-            named = [", ".join(names) or "no metric" for names in (self.better, self.worse)]
-            sentence = f"B is better in {named[0]}; worse in {named[1]}. The rest is within chance."
-        metrics = Table("Quality", COLUMNS, [each.row() for each in self.changes])
-        differing = [(key, str(a), str(b)) for key, (a, b) in self.conditions.items()]
+            better, worse = (", ".join(self.metrics(v)) or "no metric" for v in ("better", "worse"))
+            sentence = f"B is better in {better}; worse in {worse}. The rest is within chance."
+        tables = []
+        if self.changes:
+            tables.append(Table("Quality", COLUMNS, [each.row() for each in self.changes]))
+        if self.conditions:
+            rows = [(key, str(a), str(b)) for key, (a, b) in self.conditions.items()]
+            tables.append(Table("Measured with", ("", "A", "B"), rows))
         return Report(
             question="Do two generators differ beyond chance?",
             verdict=self.verdict,
             sentence=sentence,
             reasons=["A and B are one generator, compared with itself."] if self.is_same else [],
-            tables=[
-                table
-                for table in (metrics, Table("Measured with", ("", "A", "B"), differing))
-                if table.rows
-            ],
+            tables=tables,
             facts={
-                "metrics": {
-                    each.a.key: {
-                        **{"a": each.a.value, "b": each.b.value, "verdict": each.verdict},
-                        "difference": each.difference.value,
-                        "interval": each.interval,
-                    }
-                    for each in self.changes
-                },
+                "metrics": {each.a.key: each.facts() for each in self.changes},
                 "measured_with": {key: list(pair) for key, pair in self.conditions.items()},
                 "is_same": self.is_same,
             },
@@ -127,13 +120,37 @@ def compare(a: Evaluation, b: Evaluation) -> Comparison:
     of the difference, which covers the drawings and the held-out images. Numbers are compared only where
     both were measured alike: by one judge, on one hold-out, with the same params."""
     conditions, changes = context_differences(a, b), list[Change]()
-    metrics = {} if conditions else a.metrics
-    for key, score in metrics.items():
+    for key, score in ({} if conditions else a.metrics).items():
         other = b.score(key)
         if score.value is not None and other.value is not None:
             alike = not context_differences(a, b, key)
-            changes.append(
-                Change(score, other, change_interval(key, a, b) if alike else None, alike)
-            )
+            interval = change_interval(score, other) if alike else None
+            changes.append(Change(score, other, interval, alike))
     digests = [each.context.get("generator_digest") for each in (a, b)]
     return Comparison(changes, conditions, digests[0] == digests[1] is not None)
+
+
+def change_interval(a: Score, b: Score) -> Interval | None:
+    """The interval of b - a; None where it is not known.
+
+    Where both have replicates, it is the gate's interval: both had the same latents and real images, which
+    were resampled alike. Elsewhere it is put together.
+    """
+    assert a.value is not None and b.value is not None
+    if a.replicates and b.replicates:
+        return (Estimate.of_score(b) - Estimate.of_score(a)).interval
+    if a.interval and b.interval:
+        return difference_interval(a.value, a.interval, b.value, b.interval)
+    return None
+
+
+def difference_interval(a: float, of_a: Interval, b: float, of_b: Interval) -> Interval:
+    """The interval of b - a, from those of both (Newcombe, Statistics in Medicine 17, 1998, method 10).
+
+    It takes them for independent. Here both were measured with the same latents and the same real images,
+    so that this is rather too wide than too narrow.
+    """
+    change = b - a
+    low = change - math.hypot(b - of_b[0], of_a[1] - a)
+    high = change + math.hypot(of_b[1] - b, a - of_a[0])
+    return low, high

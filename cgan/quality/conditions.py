@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from cgan.errors import DataError
-from cgan.evaluation import ClassScores, Evaluation
-from cgan.images import Images, IntArray, pixels_digest
+from cgan.evaluation import ClassScores, Evaluation, Score
+from cgan.images import Images, first_copies, pixels_digest
 from cgan.model.generative import GenerativeModel
 from cgan.model.model_file import digest_of
 from cgan.params.sections import EvaluateParams
@@ -31,28 +31,31 @@ from cgan.quality.accuracies import (
     CONDITIONAL_ACCURACY,
     GAN_TRAIN_ACCURACY,
     WORST_CLASS_ACCURACY,
+    drawn_accuracies,
     heldout_accuracies,
 )
-from cgan.quality.distances import (
+from cgan.quality.diversity import WORST_CLASS_DIVERSITY, diversity_by_class
+from cgan.quality.feature_metrics import (
+    COVERAGE,
     FRECHET_DISTANCE,
+    MAX_BLOCK_IMAGES,
+    RECALL,
     Gaussians,
-    frechet_estimate,
-    gaussians_with_roots,
+    feature_estimates,
+    memorisation_bias,
+    real_estimates,
 )
-from cgan.quality.diversity import WORST_CLASS_DIVERSITY
-from cgan.quality.drawn_set import DrawnSet
-from cgan.quality.estimates import JACKKNIFE_PARTS, Estimates, bootstrap_weights
+from cgan.quality.intervals import JACKKNIFE_PARTS, Estimate, Estimates, bootstrap_weights
 from cgan.quality.judge import Judge, Prediction, Progress, predict, silent
-from cgan.quality.judge_bias import memorisation_bias, subtract_bias
-from cgan.quality.likeness import COPIES, MAX_SHIFT
+from cgan.quality.likeness import COPIES, MAX_SHIFT, NearCopies, find_near_copies
 from cgan.quality.metric import Metric
 from cgan.quality.metrics import (
     NEIGHBOURS,
+    Accuracy,
     accuracy_of_guesses,
     conditional_accuracy,
     rows_in_class_mix,
 )
-from cgan.quality.neighbours import COVERAGE, MAX_BLOCK_IMAGES, RECALL, neighbour_estimates
 from cgan.text import percent
 
 # All metrics, in the order in which they are shown.
@@ -187,15 +190,10 @@ class Conditions:
         }
 
     @cached_property
-    def heldout_gaussians(self) -> tuple[Gaussians, Tensor]:
-        """Of the hold-out and its replicates, with the roots of the covariances."""
+    def heldout_gaussians(self) -> Gaussians:
+        """Of the hold-out and its replicates."""
         weights = self.bin_weights["heldout"]
-        return gaussians_with_roots(self.shuffled_features, weights, self.heldout_cuts)
-
-    @cached_property
-    def judge_accuracies(self) -> Estimates:
-        """Of held-out images."""
-        return heldout_accuracies(self, self.heldout.labels)
+        return Gaussians.of(self.shuffled_features, weights, self.heldout_cuts)
 
     @cached_property
     def bias(self) -> Estimates:
@@ -204,13 +202,8 @@ class Conditions:
 
     @cached_property
     def real(self) -> Estimates:
-        """What real images get in place of drawings, of distance and neighbours."""
-        features = self.training_features
-        training = {
-            FRECHET_DISTANCE.key: frechet_estimate(self, features, "training"),
-            **neighbour_estimates(self, features, "training"),
-        }
-        return subtract_bias(training, self.bias)
+        """What real images get in place of drawings."""
+        return {**heldout_accuracies(self, self.heldout.labels), **real_estimates(self)}
 
     @cached_property
     def not_measurable(self) -> str:
@@ -245,7 +238,8 @@ class Conditions:
             "torch": torch.__version__,
         }
         if self.held_out.groups is not None:
-            context["held_out_groups"] = _partition_digest(self.held_out.groups)
+            # The same for all numberings of the same groups.
+            context["held_out_groups"] = pixels_digest(first_copies(self.held_out.groups))
         return context
 
     def measure(
@@ -256,30 +250,70 @@ class Conditions:
         drawings = DrawnSet(self, drawn, prediction or predict(self.judge, drawn), progress)
         return Evaluation(
             metrics={key: metric.score(drawings) for key, metric in METRICS.items()},
-            classes=self._classes(drawings),
+            classes=drawings.classes(),
             confusion=drawings.accuracy.confusion.tolist(),
             not_measurable=self.not_measurable,
             class_names=self.train.class_names if self.train.is_named else None,
         )
 
-    def _classes(self, drawings: DrawnSet) -> list[ClassScores]:
+
+@dataclass(eq=False)
+class DrawnSet:
+    """Drawings: `pixels` uint8 [N, C, H, W] of the classes `conditions.drawn_labels`, and the judge's
+    `prediction` for them. What is derived, for several metrics, is computed once. `progress` shows how far a
+    training is."""
+
+    conditions: Conditions
+    pixels: Tensor
+    prediction: Prediction
+    progress: Progress
+
+    @cached_property
+    def accuracy(self) -> Accuracy:
+        of = self.conditions
+        return conditional_accuracy(self.prediction.labels, of.drawn_labels, of.classes)
+
+    @cached_property
+    def estimates(self) -> Estimates:
+        """Of the metrics that have replicates, and of which `Conditions.real` has what real images get."""
+        of, prediction = self.conditions, self.prediction
+        in_mix = prediction.features[of.rows_in_mix]
+        return {
+            **drawn_accuracies(of, prediction.labels),
+            **feature_estimates(of, in_mix, "drawn"),
+        }
+
+    def score(self, key: str) -> Score:
+        """Of a metric among the `estimates`."""
+        return self.estimates[key].score(self.conditions.real[key])
+
+    @cached_property
+    def diversities(self) -> Sequence[Estimate | None]:
+        """Of each class."""
+        return diversity_by_class(self.pixels, self.conditions.drawn_labels, self.conditions.train)
+
+    @cached_property
+    def near_copies(self) -> NearCopies:
+        of, labels = self.conditions, self.conditions.drawn_labels
+        return find_near_copies(self.pixels, labels, of.train, of.held_out, of.params.seed)
+
+    def classes(self) -> list[ClassScores]:
         """Each class by itself."""
-        accuracy = None if self.not_measurable else drawings.accuracy
-        copied, compared = drawings.near_copies.by_class(self.classes)
-        classes = []
-        for label, diversity in enumerate(drawings.diversities):
-            row = ClassScores(
-                heldout=int(self.heldout_counts[label]),
+        of, copies = self.conditions, self.near_copies
+        accuracy = None if of.not_measurable else self.accuracy
+        return [
+            ClassScores(
+                heldout=int(of.heldout_counts[label]),
                 accuracy=accuracy.by_class[label] if accuracy else None,
                 accuracy_interval=accuracy.interval_by_class[label] if accuracy else None,
-                real_accuracy=self.judge_accuracy.by_class[label],
+                real_accuracy=of.judge_accuracy.by_class[label],
                 diversity=diversity.value if diversity else None,
                 diversity_interval=diversity.interval if diversity else None,
-                copies=copied[label],
-                compared=compared[label],
+                copies=int(copies.is_copy[copies.labels == label].sum()),
+                compared=int((copies.labels == label).sum()),
             )
-            classes.append(row)
-        return classes
+            for label, diversity in enumerate(self.diversities)
+        ]
 
 
 def labels_to_draw(classes: int, params: EvaluateParams, seconds: float = 0.0) -> Tensor:
@@ -315,9 +349,3 @@ def _cuts(images: int, groups: Tensor | None) -> Tensor:
     nearest = torch.searchsorted(starts, cuts)
     found: Tensor = starts[nearest[nearest < len(starts)]].unique()
     return found
-
-
-def _partition_digest(groups: IntArray) -> str:
-    """The same for all numberings of the same groups."""
-    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
-    return pixels_digest(first[group].astype(np.int64))

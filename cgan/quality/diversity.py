@@ -19,7 +19,7 @@ from torch import Tensor
 from cgan.evaluation import Score
 from cgan.images import Images
 from cgan.model.hardware import available_threads, parts_on_threads
-from cgan.quality.estimates import Estimate, bootstrap_weights, jackknife_replicates
+from cgan.quality.intervals import Estimate, bootstrap_weights, jackknife_replicates
 from cgan.quality.likeness import pairwise_distances
 from cgan.quality.metric import Metric
 

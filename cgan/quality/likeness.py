@@ -11,7 +11,6 @@ Which distances are near is known from real images that are not among the candid
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,11 +48,6 @@ class NearCopies:
     real_compared: int
     labels: Tensor
     limits: Tensor
-
-    def by_class(self, classes: int) -> tuple[list[int], list[int]]:
-        """How many drawings of each class are near copies, and how many were looked at."""
-        copies = self.labels[self.is_copy].bincount(minlength=classes)
-        return copies.tolist(), self.labels.bincount(minlength=classes).tolist()
 
 
 def copies_score(found: NearCopies) -> Score:
@@ -165,10 +159,9 @@ def _turned_distances(images: Tensor, candidates: Tensor) -> Tensor:
     moved: → float32 [N, K]."""
     images, candidates = (F.avg_pool2d(_downscale(side), 3, 1) for side in (images, candidates))
     count, _, height, width = images.shape
-    window = _window(height, width)
     # The candidates are moved, once for all turns. Of smoothed images every second pixel will do.
-    moved = candidates.unfold(2, window.height, 1).unfold(3, window.width, 1)[..., ::2, ::2]
-    moved = moved.permute(0, 2, 3, 1, 4, 5)
+    moved = _windows(candidates)[..., ::2, ::2].permute(0, 2, 3, 1, 4, 5)
+    shifts = moved.shape[1] * moved.shape[2]
     moved = _directions(moved.flatten(0, 2)).view(count, -1, moved[0, 0, 0].numel() + 1)
     middles = []
     for turn in TURNS:
@@ -177,9 +170,9 @@ def _turned_distances(images: Tensor, candidates: Tensor) -> Tensor:
         grid = F.affine_grid(matrix, [1, 1, height, width], align_corners=False)
         grid = grid.expand(count, -1, -1, -1)
         turned = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-        middles.append(_directions(window.middle(turned)[..., ::2, ::2]))
+        middles.append(_directions(_middle(_windows(turned))[..., ::2, ::2]))
     correlations = moved @ torch.stack(middles, dim=2)
-    best = correlations.amax(dim=2).view(count, -1, window.shifts).amax(dim=2)
+    best = correlations.amax(dim=2).view(count, -1, shifts).amax(dim=2)
     return _unexplained_contrast(best)
 
 
@@ -216,37 +209,26 @@ def pairwise_distances(images: Tensor, reference: Tensor) -> Tensor:
 
     The middle of the reference is compared, without the edge that a shift would move outside.
     """
-    images, reference = _downscale(images), _downscale(reference)
-    window = _window(*images.shape[2:])
-    middles = _directions(window.middle(reference)).T
+    windows = _windows(_downscale(images))
+    middles = _directions(_middle(_windows(_downscale(reference)))).T
     correlations = torch.zeros(len(images), middles.shape[1])
-    for y in range(2 * window.down + 1):
-        for x in range(2 * window.right + 1):
-            moved = _directions(images[:, :, y : y + window.height, x : x + window.width])
+    for y in range(windows.shape[2]):
+        for x in range(windows.shape[3]):
+            moved = _directions(windows[:, :, y, x])
             torch.maximum(correlations, moved @ middles, out=correlations)
     return _unexplained_contrast(correlations)
 
 
-class _Window(NamedTuple):
-    """By how many pixels an image is moved, at most, and the size of the middle that is compared."""
-
-    down: int
-    right: int
-    height: int
-    width: int
-
-    @property
-    def shifts(self) -> int:
-        return (2 * self.down + 1) * (2 * self.right + 1)
-
-    def middle(self, images: Tensor) -> Tensor:
-        rows = slice(self.down, self.down + self.height)
-        return images[:, :, rows, self.right : self.right + self.width]
+def _windows(images: Tensor) -> Tensor:
+    """The parts of images that come to lie in the middle by each shift: [N, C, shifts down, shifts right, H,
+    W], a view."""
+    height, width = (side - 2 * min(MAX_SHIFT, side // 8) for side in images.shape[2:])
+    return images.unfold(2, height, 1).unfold(3, width, 1)
 
 
-def _window(height: int, width: int) -> _Window:
-    down, right = (min(MAX_SHIFT, side // 8) for side in (height, width))
-    return _Window(down, right, height - 2 * down, width - 2 * right)
+def _middle(windows: Tensor) -> Tensor:
+    """Those without a shift, [N, C, H, W]."""
+    return windows[:, :, windows.shape[2] // 2, windows.shape[3] // 2]
 
 
 def _unexplained_contrast(correlations: Tensor) -> Tensor:

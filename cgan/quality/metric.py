@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cgan.evaluation import MetricFacts, Score
 
 if TYPE_CHECKING:
-    from cgan.quality.drawn_set import DrawnSet
+    from cgan.quality.conditions import DrawnSet
 
 
 @dataclass(frozen=True, kw_only=True)

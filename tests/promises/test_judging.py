@@ -142,7 +142,7 @@ def test_arrays_are_evaluated_with_a_judge_of_their_own(
 ) -> None:
     """In colour. Nothing is written."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("cgan.quality.estimates.REPLICATES", 20)
+    monkeypatch.setattr("cgan.quality.intervals.REPLICATES", 20)
     monkeypatch.setattr(judges, "WIDTH", 8)
     recipe = JudgeParams(total_kimg=6.0, seed=1)
     monkeypatch.setattr("cgan.quality.evaluate.JudgeParams", lambda: recipe)

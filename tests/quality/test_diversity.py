@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cgan.images import Images
 from cgan.quality.diversity import diversity_by_class, diversity_score, nearest_distance
-from cgan.quality.estimates import Estimate
+from cgan.quality.intervals import Estimate
 
 RANDOM = torch.Generator().manual_seed(0)
 # 500 images of each class.

@@ -11,12 +11,15 @@ from cgan.images import Images
 from cgan.params.sections import EvaluateParams
 from cgan.quality.accuracies import drawn_accuracies, heldout_accuracies
 from cgan.quality.conditions import Conditions
-from cgan.quality.distances import frechet_estimate
-from cgan.quality.estimates import REPLICATES, Estimate, wilson_replicates
+from cgan.quality.feature_metrics import (
+    deviation_of_mean,
+    feature_estimates,
+    frechet_estimate,
+    neighbour_estimates,
+)
+from cgan.quality.intervals import REPLICATES, Estimate, wilson_replicates
 from cgan.quality.judge import Judge, Prediction
-from cgan.quality.judge_bias import deviation_of_mean
 from cgan.quality.metrics import frechet_distance
-from cgan.quality.neighbours import neighbour_estimates
 
 
 def points(count: int, seed: int, dimension: int = 3, mean: float = 0.0) -> Tensor:
@@ -47,12 +50,6 @@ def distance_of_training(conditions: Conditions) -> Estimate:
     return frechet_estimate(conditions, conditions.training_features, "training")
 
 
-def set_estimates(conditions: Conditions, features: Tensor) -> dict[str, Estimate]:
-    """The metrics that compare sets, of drawings with these features."""
-    fid = frechet_estimate(conditions, features, "drawn")
-    return {"fid_judge": fid, **neighbour_estimates(conditions, features, "drawn")}
-
-
 def test_the_memorisation_bias_is_taken_off_real_images() -> None:
     """As if the judge drew training images together. Where it memorised nothing, nothing is taken off."""
     missed = 0
@@ -60,7 +57,7 @@ def test_the_memorisation_bias_is_taken_off_real_images() -> None:
         real, unseen, training = (points(300, 3 * seed + n, 8) for n in range(3))
         for features, memorised in ((training, False), (0.85 * training, True)):
             conditions = conditions_of(real, features, torch.arange(1200) % 3, seed)
-            for key, drawn in set_estimates(conditions, unseen).items():
+            for key, drawn in feature_estimates(conditions, unseen, "drawn").items():
                 low, high = (drawn - conditions.real[key]).interval
                 missed += not low <= 0 <= high
                 if key == "fid_judge":
@@ -100,7 +97,7 @@ def test_replicates_spread_as_independent_samples_do() -> None:
     def estimates_of(seed: int) -> dict[str, Estimate]:
         conditions = conditions_of(real, trained, asked, seed)
         accuracies = drawn_accuracies(conditions, (asked + ~right) % 3)
-        return {**accuracies, **set_estimates(conditions, drawn)}
+        return {**accuracies, **feature_estimates(conditions, drawn, "drawn")}
 
     one, same, other = map(estimates_of, (1, 1, 2))
     again = torch.tensor(

@@ -20,11 +20,12 @@ from cgan.model.hardware import choose_hardware
 from cgan.model.networks import Architecture, build_generator
 from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.proportions import mean_share, wilson_interval
-from cgan.quality import estimates, likeness
+from cgan.quality import intervals, likeness
 from cgan.quality import judge as judges
 from cgan.quality.accuracies import gan_train
 from cgan.quality.conditions import METRICS, Conditions, labels_to_draw
 from cgan.quality.diversity import diversity_by_class
+from cgan.quality.feature_metrics import MAX_BLOCKS, neighbour_shares
 from cgan.quality.judge import accuracy, predict, train_judge
 from cgan.quality.likeness import find_near_copies
 from cgan.quality.metric import Metric
@@ -36,7 +37,6 @@ from cgan.quality.metrics import (
     frechet_distance,
     rows_in_class_mix,
 )
-from cgan.quality.neighbours import MAX_BLOCKS, neighbour_shares
 
 CPU = torch.device("cpu")
 PARAMS = EvaluateParams(samples=100, gan_train_kimg=0.0, seed=1)
@@ -45,7 +45,7 @@ PARAMS = EvaluateParams(samples=100, gan_train_kimg=0.0, seed=1)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replicates and copies are not what is tested here, and take most of the time of an evaluation."""
-    monkeypatch.setattr(estimates, "REPLICATES", 20)
+    monkeypatch.setattr(intervals, "REPLICATES", 20)
     monkeypatch.setattr(likeness, "MAX_COMPARED", 8)
     monkeypatch.setattr(judges, "WIDTH", 8)
 

@@ -21,7 +21,7 @@ from cgan.pipeline.registry.rows import check_group
 from cgan.proportions import wilson_interval
 from cgan.quality.class_shift import Shift
 from cgan.quality.conditions import METRICS, Conditions
-from cgan.quality.estimates import Estimate
+from cgan.quality.intervals import Estimate
 from cgan.quality.judge import train_judge
 from cgan.quality.metrics import Accuracy, accuracy_from_confusion
 from cgan.quality.outliers import Excess

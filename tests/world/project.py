@@ -242,11 +242,11 @@ def gated() -> tuple[dict[str, Any], list[str]]:
     """The gate's report, and what it said."""
     from cgan.pipeline.params_file import load_params
     from cgan.pipeline.registry.gate import gate
-    from cgan.quality import estimates
+    from cgan.quality import intervals
 
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(estimates, "REPLICATES", 40)  # 200 take seconds
+        patch.setattr(intervals, "REPLICATES", 40)  # 200 take seconds
         gate(load_params(), said.append)
     return json.loads(GATE_REPORT.read_text()), said
 

@@ -13,8 +13,7 @@ from cgan.pipeline.registry.checks import Finding
 from cgan.proportions import wilson_interval
 from cgan.quality.class_shift import Moments, Shift, largest_shifts
 from cgan.quality.conditions import Conditions
-from cgan.quality.estimates import Estimate
-from cgan.quality.intervals import critical_t, falls_short
+from cgan.quality.intervals import Estimate, critical_t, falls_short
 from cgan.quality.judge import predict
 from cgan.quality.outliers import KIND_WORDS, Excess, Samples, outliers
 from cgan.report import Kind, in_words

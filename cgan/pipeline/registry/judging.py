@@ -18,7 +18,7 @@ from cgan.pipeline.registry.recorded_run import find
 from cgan.pipeline.registry.rows import check_group
 from cgan.pipeline.registry.todays_data import Comparison, KeptData
 from cgan.quality.conditions import Conditions
-from cgan.quality.estimates import REPLICATES
+from cgan.quality.intervals import REPLICATES
 
 OTHER_DATA = (
     "the champion was trained on other data; both were judged with today's judge and hold-out, part of which "
