@@ -6,35 +6,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cgan.attacks.sharing import Sharing, sharing
-    from cgan.downstream.evidence import Evidence, evidence
-    from cgan.drawing.generator import Generator
-    from cgan.evaluation import Evaluation
-    from cgan.fitting import Run, fit
-    from cgan.images import Images
-    from cgan.page.write_page import write_page
-    from cgan.quality.comparison import Comparison, compare
-    from cgan.quality.evaluate import evaluate
-    from cgan.readers.sources import read
+    from cgan.attacks.sharing import Sharing as Sharing
+    from cgan.attacks.sharing import sharing as sharing
+    from cgan.downstream.evidence import Evidence as Evidence
+    from cgan.downstream.evidence import evidence as evidence
+    from cgan.drawing.generator import Generator as Generator
+    from cgan.evaluation import Evaluation as Evaluation
+    from cgan.fitting import Run as Run
+    from cgan.fitting import fit as fit
+    from cgan.images import Images as Images
+    from cgan.page.write_page import write_page as write_page
+    from cgan.quality.comparison import Comparison as Comparison
+    from cgan.quality.comparison import compare as compare
+    from cgan.quality.evaluate import evaluate as evaluate
+    from cgan.readers.sources import read as read
 
 __version__ = "0.2.0"
-__all__ = [
-    "Comparison",
-    "Evaluation",
-    "Evidence",
-    "Generator",
-    "Images",
-    "Run",
-    "Sharing",
-    "__version__",
-    "compare",
-    "evaluate",
-    "evidence",
-    "fit",
-    "read",
-    "sharing",
-    "write_page",
-]
 _MODULES = {
     "Comparison": "cgan.quality.comparison",
     "Evaluation": "cgan.evaluation",
@@ -51,6 +38,7 @@ _MODULES = {
     "sharing": "cgan.attacks.sharing",
     "write_page": "cgan.page.write_page",
 }
+__all__ = ["__version__", *_MODULES]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,6 @@ import typer
 
 from cgan import __version__
 from cgan.errors import CganError
-from cgan.extras import extras_with
 from cgan.pipeline.data import commands as data
 from cgan.pipeline.evidence import commands as evidence
 from cgan.pipeline.options import DRAW_PANEL, PRODUCTION_PANEL
@@ -163,14 +162,11 @@ def main() -> None:
         app()
         return
     except ModuleNotFoundError as error:
-        extras = extras_with(error.name or "")
-        if not extras:
+        if (error.name or "cgan").startswith("cgan"):
             raise
-        # Some commands have an extra of their own, and that is called as they are.
-        extra = next((name for name in extras if name in sys.argv[1:2]), extras[0])
         message = (
-            f"this needs the extra `{extra}`: there is no package {error.name} here. Install it with "
-            f"`pip install 'cgan[{extra}]'`, in a clone of the repository `pip install -e '.[{extra}]'`."
+            f"there is no package {error.name} here. Install it with `pip install 'cgan[pipeline]'`, or for "
+            "`cgan serve` with `pip install 'cgan[serve]'`."
         )
     except (CganError, OSError, MemoryError) as error:
         message = str(error) or type(error).__name__

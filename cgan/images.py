@@ -26,14 +26,7 @@ if TYPE_CHECKING:
 MIN_SIDE, MAX_SIDE, MAX_CLASSES = 8, 256, 1000
 SPLITS = ("train", "val", "test")
 CHANNELS = (1, 3)
-ONE_EACH = (
-    "pixels",
-    "labels",
-    "groups",
-    "splits",
-    "lines",
-    "sizes",
-)  # arrays with one item an image
+ONE_EACH = ("pixels", "labels", "groups", "splits", "lines", "sizes")  # arrays: an item an image
 
 IntArray = NDArray[np.int64]
 
@@ -262,9 +255,9 @@ def _as_nchw(pixels: NDArray[Any]) -> NDArray[np.uint8]:
             f"pixels: expected [N, H, W], [N, H, W, 3] or [N, 3, H, W] with sides of {MIN_SIDE} to "
             f"{MAX_SIDE}; found {[*shape]}. Rows of pixels become images by `reshape(-1, height, width)`."
         )
-    is_integer = pixels.dtype.kind in "iu"
-    is_byte = pixels.dtype == np.uint8
-    if not is_byte and not (is_integer and pixels.min() >= 0 and pixels.max() <= 255):
+    if pixels.dtype != np.uint8 and not (
+        pixels.dtype.kind in "iu" and pixels.min() >= 0 and pixels.max() <= 255
+    ):
         raise DataError(
             f"pixels: expected whole numbers from 0 to 255, found {pixels.dtype}, or others. Of fractions "
             'from 0 to 1 make them by `(pixels * 255).round().astype("uint8")`.'
@@ -340,19 +333,18 @@ def first_copies(values: NDArray[Any]) -> IntArray:
 
 def save_images(path: Path | str, images: Images, **facts: Any) -> None:
     """Write all but the files' names, atomically; equal images and `facts`, plain JSON, give equal bytes."""
-    known: dict[str, Any] = {"kind": "dataset", "count": len(images), "shape": images.shape}
-    known |= {
-        "digest": images.digest,
-        "classes": images.classes,
-        "csv_sha256": images.source_sha256,
-    }
-    known |= {"class_names": images.class_names} if images.is_named else {}
-    known |= {"notes": images.notes} if images.notes else {}
-    arrays = {"images": images.pixels, "labels": images.labels, "lines": images.lines}
-    arrays |= {name: getattr(images, name) for name in ("groups", "splits", "sizes")}
-    present = {name: np.ascontiguousarray(a) for name, a in arrays.items() if a is not None}
+    facts |= {"kind": "dataset", "count": len(images), "shape": images.shape}
+    facts |= {"digest": images.digest, "classes": images.classes}
+    facts |= {"csv_sha256": images.source_sha256}
+    if images.is_named:
+        facts["class_names"] = images.class_names
+    if images.notes:
+        facts["notes"] = images.notes
+    known = {name: getattr(images, name) for name in ONE_EACH}
+    arrays = {name: np.ascontiguousarray(a) for name, a in known.items() if a is not None}
+    arrays["images"] = arrays.pop("pixels")
     with replacing(path) as temporary:
-        save_file(present, temporary, file_facts.facts_metadata(known | facts))
+        save_file(arrays, temporary, file_facts.facts_metadata(facts))
 
 
 def load_images(path: Path | str) -> Images:

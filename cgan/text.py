@@ -23,6 +23,11 @@ def listed(names: Sequence[object], most: int = 5) -> str:
     return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown
 
 
+def bullets(lines: Sequence[str], most: int = 5) -> str:
+    """The first lines, each below the one before."""
+    return "".join(f"\n  - {line}" for line in lines[:most])
+
+
 def drawable(names: Sequence[str]) -> list[str]:
     """The names, for a picture; their numbers where one has letters that matplotlib's font lacks: it has
     Latin, Greek and Cyrillic ones."""

@@ -22,7 +22,7 @@ from cgan.errors import CganError
 from cgan.evaluation import Evaluation
 from cgan.files import fingerprint
 from cgan.params.checks import check_params
-from cgan.params.sections import Params, SweepChoices, flatten
+from cgan.params.sections import Params, flatten
 from cgan.pipeline.params_file import load_params, parse_yaml, set_params
 from cgan.project import EVALUATION, require_project
 from cgan.quality.conditions import METRICS
@@ -173,7 +173,7 @@ def _suggest(trial: Any, params: Params) -> Values:
     """The values that Optuna chooses for a trial, rounded as `_round` does."""
     values: Values = {}
     for key, axis in params.sweep.space.items():
-        if isinstance(axis, SweepChoices):
+        if axis.choices:
             values[key] = trial.suggest_categorical(key, axis.choices)
         else:
             whole = isinstance(axis.low, int) and isinstance(axis.high, int)

@@ -14,6 +14,7 @@ from cgan.errors import ParamsError
 from cgan.params.closed import CLOSED
 from cgan.params.sections import Params, Section, param_names
 from cgan.settings import as_keywords, setting
+from cgan.text import bullets
 
 S = TypeVar("S", bound=Section)
 # Names that other libraries use → the params of the same purpose.
@@ -50,16 +51,15 @@ def _validate(kind: type[S], values: dict[Any, Any], name: str, section: str = "
     problems = [_describe(key if key != section else "", [*each], known) for key, each in by_key]
     if len(problems) == 1:
         raise ParamsError(f"{name}: {problems[0]}")
-    lines = "".join(f"\n  - {problem}" for problem in problems)
+    lines = bullets(problems, len(problems))
     raise ParamsError(f"{name}: {len(problems):,} problems:{lines}")
 
 
 def _key(location: tuple[int | str, ...]) -> str:
     """`train.lr`, `validate.class_names.3` or `sweep.space.train.lr.low`, from pydantic's location, which
     also names members of unions: (`train`, `batch_size`, `constrained-int`)."""
-    depth = 2  # section and param; what follows is a member of a union, or the index in a list
-    if location[:2] == ("sweep", "space"):  # then come the param that is searched, a tag, `low`
-        location, depth = location[:3] + location[4:], 4
+    # Section and param, or the param that is searched and `low`; then a union's member, or a list's index.
+    depth = 4 if location[:2] == ("sweep", "space") else 2
     indices = [part for part in location[depth:] if isinstance(part, int)]
     return ".".join(str(part) for part in [*location[:depth], *indices] if part != "[key]")
 

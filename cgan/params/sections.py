@@ -8,15 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from cgan.model.kinds import KINDS
 from cgan.settings import setting
@@ -254,44 +246,27 @@ class GateParams(Section):
     min_judge_accuracy: Fraction = 0.90
 
 
-class SweepRange(Section):
-    """A sweep searches one param from `low` to `high`; integers if both are."""
+class SweepAxis(Section):
+    """The values of one param that a sweep tries: `choices`, or all from `low` to `high`, integers if both
+    are."""
 
-    low: int | float
-    high: int | float
+    low: int | float = 0
+    high: int | float = 0
     log: bool = False  # logarithmic: as many trials from 0.001 to 0.01 as from 0.01 to 0.1
+    choices: Annotated[list[bool | int | float | str], Field(min_length=2)] | None = None
 
     @model_validator(mode="after")
     def _check_limits(self) -> Self:
-        if self.low >= self.high:
-            raise ValueError(f"`low` ({self.low}) must be below `high` ({self.high})")
+        if not self.choices and self.low >= self.high:
+            raise ValueError(f"give `choices`, or `low` ({self.low}) below `high` ({self.high})")
         if self.log and self.low <= 0:
             raise ValueError("with `log`, `low` must be above 0")
         return self
 
     def has(self, value: Any) -> bool:
+        if self.choices:
+            return value in self.choices
         return value != "auto" and bool(self.low <= value <= self.high)
-
-
-class SweepChoices(Section):
-    """The values of one param that a sweep tries."""
-
-    choices: list[bool | int | float | str] = Field(min_length=2)
-
-    def has(self, value: Any) -> bool:
-        return value in self.choices
-
-
-def _space_tag(value: Any) -> str:
-    if isinstance(value, SweepChoices) or (isinstance(value, dict) and "choices" in value):
-        return "choices"
-    return "range"
-
-
-Space = Annotated[
-    Annotated[SweepRange, Tag("range")] | Annotated[SweepChoices, Tag("choices")],
-    Discriminator(_space_tag),
-]
 
 
 def _check_searchable(key: str) -> str:
@@ -308,13 +283,13 @@ class SweepParams(Section):
 
     objective: str = "fid_judge"
     space: Annotated[
-        dict[Annotated[str, AfterValidator(_check_searchable)], Space], Field(min_length=1)
+        dict[Annotated[str, AfterValidator(_check_searchable)], SweepAxis], Field(min_length=1)
     ] = {
-        "train.lr": SweepRange(low=1.5e-3, high=1.2e-2, log=True),
-        "train.generator_width": SweepChoices(choices=[8, 12, 16, 24]),
-        "train.discriminator_width": SweepChoices(choices=[8, 12, 16, 24]),
-        "train.auxiliary_discriminator": SweepRange(low=0.5, high=4.0),
-        "train.ema_half_life_kimg": SweepRange(low=2.0, high=30.0, log=True),
+        "train.lr": SweepAxis(low=1.5e-3, high=1.2e-2, log=True),
+        "train.generator_width": SweepAxis(choices=[8, 12, 16, 24]),
+        "train.discriminator_width": SweepAxis(choices=[8, 12, 16, 24]),
+        "train.auxiliary_discriminator": SweepAxis(low=0.5, high=4.0),
+        "train.ema_half_life_kimg": SweepAxis(low=2.0, high=30.0, log=True),
     }
 
 

@@ -17,7 +17,7 @@ from typing import IO
 from cgan.errors import SourceError
 from cgan.images import SPLITS
 from cgan.settings import setting
-from cgan.text import listed
+from cgan.text import bullets, listed
 
 PICTURES = (
     ".png", ".jpg", ".jpeg", ".jfif", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm"
@@ -183,7 +183,7 @@ def _album_of_listing(listing: Path) -> Album:
             )
         pictures[name] = Picture(name, values["label"], split or "", values.get("group", ""))
     if faults or not pictures:
-        shown = "".join(f"\n  - {fault}" for fault in faults[:5]) or " 0 rows."
+        shown = bullets(faults) or " 0 rows."
         raise SourceError(
             f"{listing}:{shown}\nGive each row a picture's path from this file's folder."
         )

@@ -20,12 +20,12 @@ from cgan.errors import DataError
 from cgan.images import MAX_CLASSES, MAX_SIDE, MIN_SIDE, Images, IntArray
 from cgan.params.sections import ValidateParams
 from cgan.settings import setting
+from cgan.text import bullets
 
 MAX_BYTES = 4_000_000_000  # of a CSV
 MAX_HEADER_BYTES = 4_000_000
 MAX_BYTES_PER_VALUE = 24  # three digits, a separator, and ample room for quotes and padding
 VALUES_PER_BLOCK = 1_000_000
-MAX_SHOWN_FAULTS = 5
 NUMBERING_ADVICE = (
     "number them from 0 without a gap, in pandas by `factorize(sort=True)`, and give their names as "
     "`class_names`."
@@ -186,12 +186,12 @@ def _faults_error(
     block: list[Line], rows_before: int, columns: list[str], max_label: int
 ) -> DataError:
     """The first faults of a block, with their places."""
-    faults = [*itertools.islice(_faults(block, rows_before, columns, max_label), MAX_SHOWN_FAULTS)]
+    faults = [*itertools.islice(_faults(block, rows_before, columns, max_label), 5)]
     faults = faults or [f"rows {rows_before + 1} to {rows_before + len(block)}: no valid CSV"]
     advice = "Fix or remove these rows, or download the file again."
     if any(f", column {columns[0]}: " in fault for fault in faults):
         advice += f" If the labels are right, {NUMBERING_ADVICE}"
-    return DataError("".join(f"\n  - {fault}" for fault in faults) + f"\n{advice}")
+    return DataError(f"{bullets(faults)}\n{advice}")
 
 
 def _faults(

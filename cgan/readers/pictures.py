@@ -15,12 +15,11 @@ from cgan.images import MAX_SIDE, MIN_SIDE, SPLITS, Images, pixels_digest
 from cgan.params.sections import ClassName, FormParams
 from cgan.readers.album import Album, Picture, first_line
 from cgan.settings import setting
-from cgan.text import listed
+from cgan.text import bullets, listed
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 MAX_FILE_BYTES = 500_000_000
 MAX_BYTES = 4_000_000_000  # of the pixels of all pictures
-MAX_SHOWN_FAULTS = 5
 PROPOSED_SIDE = 64  # pixels, at most
 
 # If fewer of the pictures are in colour, that is probably a mistake, and noted.
@@ -89,10 +88,9 @@ def _read_all(
             pixels = pixels.repeat(3, axis=1)
         pixels[row] = planes
     if faults:
-        shown = "".join(f"\n  - {fault}" for fault in faults[:MAX_SHOWN_FAULTS])
         raise SourceError(
-            f"{album.root}: {len(faults):,} of {len(pictures):,} pictures cannot be read:{shown}\n"
-            "Remove or replace them."
+            f"{album.root}: {len(faults):,} of {len(pictures):,} pictures cannot be read:"
+            f"{bullets(faults)}\nRemove or replace them."
         )
     if not size:
         _require_one_size(album, pictures, sizes)
@@ -101,23 +99,13 @@ def _read_all(
 
 def _notes(album: Album, with_frames: list[str], in_colour: list[str]) -> list[str]:
     """What was left out, and that grey pictures are read in colour for the sake of a few."""
-    notes, count = list[str](), len(album.pictures)
-    if album.left_out:
-        notes.append(
-            f"Left out: {len(album.left_out):,}, no PNG, JPEG, GIF, BMP, WebP or TIFF of a class: "
-            f"{listed(album.left_out)}."
-        )
-    if with_frames:
-        notes.append(
-            f"Several frames: {len(with_frames):,} of {count:,} pictures, of which the first frame is read: "
-            f"{listed(with_frames)}."
-        )
-    if 0 < len(in_colour) < MIN_COLOUR_FRACTION * count:
-        notes.append(
-            f"Colour: {len(in_colour):,} of {count:,} pictures, so that all are read in colour: "
-            f"{listed(in_colour)}. Make these grey, unless you want colour."
-        )
-    return notes
+    is_colour = len(in_colour) >= MIN_COLOUR_FRACTION * len(album.pictures)
+    kinds = (
+        ("Left out", album.left_out, "no PNG, JPEG, GIF, BMP, WebP or TIFF of a class"),
+        ("Several frames", with_frames, "of which the first is read"),
+        ("Colour", [] if is_colour else in_colour, "for which all are read in colour"),
+    )
+    return [f"{kind}: {len(f):,}, {why}: {listed(f)}." for kind, f, why in kinds if f]
 
 
 def _open_picture(album: Album, picture: Picture, min_side: int) -> tuple[Image.Image, Size, bool]:

@@ -33,16 +33,15 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Correlation:
-    """A range of a quantity in which the images of one class lie, and few others."""
+    """A range of a quantity, `lowest` to `highest`, in which the images of one class lie, and few others:
+    the shares of both, from 0 to 1."""
 
     quantity: str
     class_name: str
     lowest: float
     highest: float
     of_class: float
-    """How many images of this class lie there, 0 to 1."""
     of_others: float
-    """How many images of other classes lie there, 0 to 1."""
 
 
 def spurious_correlations(images: Images, copy_of: IntArray) -> list[Correlation]:
@@ -58,11 +57,10 @@ def spurious_correlations(images: Images, copy_of: IntArray) -> list[Correlation
     rows = np.sort(rng.permutation(len(images))[:MAX_IMAGES])
     labels, classes = images.labels[rows], images.classes
     quantities = _measure(images, rows)
-    ends = {
-        name: np.unique(np.quantile(values, np.arange(1, BINS) / BINS))
+    bins = {
+        name: np.digitize(values, np.unique(np.quantile(values, np.arange(1, BINS) / BINS)))
         for name, values in quantities.items()
     }
-    bins = {name: np.searchsorted(ends[name], quantities[name], side="right") for name in ends}
     # All images of one class in one unit get the same permuted label.
     blocks, block_of_image = np.unique(units[rows] * classes + labels, return_inverse=True)
     by_chance = []
@@ -76,19 +74,11 @@ def spurious_correlations(images: Images, copy_of: IntArray) -> list[Correlation
     for name, values in quantities.items():
         youden_j, firsts, lasts = _best_ranges(bins[name], labels, classes)
         label = int(youden_j.argmax())
-        if youden_j[label] <= limit:
-            continue
-        inside = (bins[name] >= firsts[label]) & (bins[name] <= lasts[label])
-        found.append(
-            Correlation(
-                name,
-                images.class_names[label],
-                float(values[inside].min()),
-                float(values[inside].max()),
-                float(inside[labels == label].mean()),
-                float(inside[labels != label].mean()),
-            )
-        )
+        if youden_j[label] > limit:
+            inside = (bins[name] >= firsts[label]) & (bins[name] <= lasts[label])
+            lowest, highest = float(values[inside].min()), float(values[inside].max())
+            shares = (float(inside[(labels == label) == own].mean()) for own in (True, False))
+            found.append(Correlation(name, images.class_names[label], lowest, highest, *shares))
     return sorted(found, key=lambda each: each.of_others - each.of_class)
 
 

@@ -111,8 +111,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     *(
         ({"sweep.space": {"train.lr": dimension}}, f"`sweep.space.train.lr{words}")
         for dimension, words in (
-            ({"low": 0.2, "high": 0.1}, "`: `low` (0.2) must be below `high` (0.1)"),
-            ({"low": 0.1}, ".high` is missing"),
+            ({"low": 0.2, "high": 0.1}, "`: give `choices`, or `low` (0.2) below `high` (0.1)"),
+            ({"low": "x", "high": 0.1}, ".low`: "),
+            ({"low": 0.1}, "`: give `choices`, or `low` (0.1) below `high` (0)"),
             ({"low": 0, "high": 0.1, "log": True}, "`: with `log`, `low` must be above 0"),
             ({"choices": [0.1]}, ".choices`: "),
         )

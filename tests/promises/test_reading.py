@@ -279,8 +279,8 @@ ODD: list[Case] = [
         r"Left out: 4, .*: a/\.x\.png, a/x\.txt, a/y, x\.png\.\n",
     ),
     album({"__MACOSX/a/0.png": b""}, r"Left out: 1, .*: __MACOSX/a/0\.png\.", packed=True),
-    album({"a/x.gif": ANIMATED}, r"Several frames: 1 of 25 .*: a/x\.gif"),
-    album({"a/red.png": picture((9, 0, 0))}, r"Colour: 1 of 25 .*: a/red\.png"),
+    album({"a/x.gif": ANIMATED}, r"Several frames: 1, .*: a/x\.gif"),
+    album({"a/red.png": picture((9, 0, 0))}, r"Colour: 1, .*: a/red\.png"),
     album(
         {"b/again.png": ALBUM["a/0.png"]},
         r"Duplicates: 1 \(own/b/again\.png is own/a/0\.png\)\. "
