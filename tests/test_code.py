@@ -37,22 +37,22 @@ def test_no_module_is_longer_than_a_reader_s_patience() -> None:
 # Lines of Python that each room may have. A feature pays for its lines with a deletion; where it cannot,
 # raise the ceiling in a commit that says what that pays for.
 CEILINGS = {
-    "cgan": 2_211,
+    "cgan": 2_171,
     "cgan/attacks": 741,
     "cgan/downstream": 874,
     "cgan/drawing": 623,
     "cgan/model": 1_402,
     "cgan/page": 633,
-    "cgan/params": 584,
+    "cgan/params": 559,
     "cgan/pictures": 184,
-    "cgan/pipeline": 2_776,
+    "cgan/pipeline": 2_775,
     "cgan/quality": 2_404,
-    "cgan/readers": 1_156,
+    "cgan/readers": 1_134,
     "cgan/service": 352,
     "cgan/stages": 922,
     "cgan/training": 1_382,
     "flows": 904,
-    "tests": 12_391,
+    "tests": 12_388,
 }
 PAGE_LINES = 1_332  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/
