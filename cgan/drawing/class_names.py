@@ -1,6 +1,7 @@
 """Which classes a text asks for: by their numbers, or by the names that a generator's file gives them."""
 
 import operator
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -54,15 +55,13 @@ class Classes:
         ("cat, dog 3"), in capitals or not; those whose names are single characters also by a word ("HELLO").
         Around a name of several words there are commas.
         """
-        labels: list[int] = []
+        labels = list[int]()
         for part in text.split(","):
             words = part.split()
-            label = self._label(" ".join(words))
-            if label is not None:
+            if (label := self._label(" ".join(words))) is not None:
                 labels.append(label)
-                continue
-            for word in words:
-                labels += self._labels_of(word)
+            else:
+                labels += [label for word in words for label in self._labels_of(word)]
         if not labels:
             raise CganError(f"the text to draw is empty. {self.listed()}")
         return labels
@@ -72,7 +71,7 @@ class Classes:
         if (label := self._label(word)) is not None:
             return [label]
         labels = [label for one in word if (label := self._label(one)) is not None]
-        if len(labels) == len(word) and (self.spelled or not _has_digit(word)):
+        if len(labels) == len(word) and (self.spelled or not re.search("[0-9]", word)):
             return labels
         raise CganError(f"{word[:40]!r} is not a class. {self.listed()}")
 
@@ -99,7 +98,3 @@ class Classes:
         more = f", … ({self.count:,} in all)" if self.count > MAX_LISTED_NAMES else ""
         numbers = f", or their numbers, 0 to {self.count - 1}" if self.numbered else ""
         return f"The classes are {shown}{more}{numbers}; put commas between them."
-
-
-def _has_digit(word: str) -> bool:
-    return any("0" <= one <= "9" for one in word)

@@ -48,13 +48,17 @@ def open_tensors(path: Path, file_kind: str, framework: str) -> Iterator[tuple[A
         raise ModelError(
             f"{path}: not found. Make it with `dvc repro`, or fetch it with {DVC_PULL}."
         ) from None
-    except (OSError, MemoryError, RuntimeError) as error:  # RuntimeError: torch's, of open and mmap
+    # RuntimeError: torch's, of open and mmap
+    except (
+        OSError,
+        MemoryError,
+        RuntimeError,
+        SafetensorError,
+        ValueError,
+        OverflowError,
+    ) as error:
         raise ModelError(
-            f"{path}: cannot be read now ({' '.join(str(error).split())[:200]}); the file was not changed."
-        ) from None
-    except (SafetensorError, ValueError, OverflowError) as error:
-        raise ModelError(
-            f"{path}: not a readable safetensors file ({' '.join(str(error).split())[:200]}). Make it again "
+            f"{path}: cannot be read ({' '.join(str(error).split())[:200]}). If it is damaged, make it again "
             "with `dvc repro --force`, or restore it with `dvc checkout --force`."
         ) from None
 
@@ -76,13 +80,11 @@ def _checked_facts(metadata: Mapping[str, str], file_kind: str, path: Path) -> F
         facts: Facts = json.loads(metadata["cgan"])
         version, found_kind, _ = facts["format"], facts["kind"], facts["digest"]
     except (KeyError, TypeError, ValueError, RecursionError):
-        raise ModelError(
-            f"{path}: this safetensors file was not written by cgan. Give a file that `dvc repro` made."
-        ) from None
+        version = "none"
     if version != FORMAT:
         raise ModelError(
-            f"{path}: file format {version!r}, but this version of cgan reads format {FORMAT}. "
-            "Use the version of cgan that wrote the file, or make the file again with `dvc repro`."
+            f"{path}: expected a file of cgan in format {FORMAT}, found {version!r}. Give a file that this "
+            "version's `dvc repro` made."
         )
     if facts.pop("seal", None) != _digest_of_facts(facts):
         raise damage_error(path)

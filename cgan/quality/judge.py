@@ -170,11 +170,10 @@ def train_judge(
     precision: torch.dtype,
     progress: Callable[[range], Iterator[int]] = iter,
     *,
-    augment: bool = True,
     class_weights: Tensor | None = None,
 ) -> Judge:
-    """Train on uint8 images: SGD with momentum, one-cycle rate. `augment`: with small random shifts, turns
-    and zooms. `class_weights` float [classes]: of the loss.
+    """Train on uint8 images, with small random shifts, turns and zooms: SGD with momentum, one-cycle rate.
+    `class_weights` float [classes]: of the loss.
 
     Length is counted in images, so a small data set is seen more often than a large one.
     Deterministic for a seed. Raises TrainingError when it diverges.
@@ -207,7 +206,7 @@ def train_judge(
     def gradients(
         judge: Judge, images: Tensor, labels: Tensor, moves: Tensor
     ) -> tuple[Tensor, ...]:
-        moved = _augmented(_scaled(images), moves) if augment else _scaled(images)
+        moved = _augmented(_scaled(images), moves)
         with hardware.autocast():
             logits = judge(moved).float()
         loss = F.cross_entropy(logits, labels, class_weights, label_smoothing=0.1)

@@ -82,16 +82,15 @@ def find_near_copies(
     random = torch.Generator().manual_seed(seed)
     training_order = torch.randperm(len(training), generator=random)
     heldout_order = torch.randperm(len(heldout), generator=random)
-    unseen = heldout.at(heldout_order[:MAX_COMPARED]).tensors
-    own_rows = training_order[: max(0, MIN_REAL_COMPARED - len(unseen.labels))]
-    drawn_distances, _ = _closest(drawn, drawn_labels, None, training)
-    real_distances, _ = _closest(unseen.pixels, unseen.labels, None, training)
-    real_labels = unseen.labels
+    real, real_labels, _ = heldout.at(heldout_order[:MAX_COMPARED]).tensors
+    own_rows = training_order[: max(0, MIN_REAL_COMPARED - len(real_labels))]
+    drawn_distances, _ = _closest(drawn, drawn_labels, training)
+    real_distances, _ = _closest(real, real_labels, training)
     if len(own_rows):
-        some = training.at(own_rows).tensors
-        own_distances, _ = _closest(some.pixels, some.labels, own_rows, training)
+        own, own_labels, _ = training.at(own_rows).tensors
+        own_distances, _ = _closest(own, own_labels, training, own_rows)
         real_distances = torch.cat([real_distances, own_distances])
-        real_labels = torch.cat([real_labels, some.labels])
+        real_labels = torch.cat([real_labels, own_labels])
     limits = _limits(real_distances, real_labels, training.classes)
     real_share = (real_distances < limits[real_labels]).double().mean().item()
     is_copy = drawn_distances < limits[drawn_labels]
@@ -104,7 +103,7 @@ def nearest_within(
     """For each drawing, uint8 [N, C, H, W], the row of the image in `real` of its class that it comes nearest
     to, int64 [N], and how near: 1 for a copy, 0 at the class's limit of `limits` [classes]. -1 and 0 where
     none is within it, or where the class has no limit: NaN."""
-    found, rows = _closest(drawn, drawn_labels, None, real)
+    found, rows = _closest(drawn, drawn_labels, real)
     nearness = (1 - found / limits[drawn_labels]).clamp(min=0).nan_to_num(0.0)
     return rows.where(nearness > 0, -1), nearness
 
@@ -129,7 +128,7 @@ def _limits(real_distances: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 
 def _closest(
-    images: Tensor, labels: Tensor, own_rows: Tensor | None, training: Images
+    images: Tensor, labels: Tensor, training: Images, own_rows: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """For each image, among the CANDIDATES nearest training images of its class, the least distance with the
     image turned and both smoothed, and the row of that candidate. `own_rows`: where `images` are training
@@ -143,21 +142,21 @@ def _closest(
     rows = rows.gather(1, order)
     shifts = (2 * MAX_SHIFT + 1) ** 2
     block = max(1, MAX_BLOCK_PIXELS // (CANDIDATES * shifts * images[0].numel()))
-
-    def turned_distances(images: Tensor, rows: Tensor) -> Tensor:
-        return _turned_distances(images, training.tensors.pixels[rows.flatten()])
-
+    blocks = zip(images.split(block), rows.split(block), strict=True)
     with parts_on_threads(available_threads()) as parallel:
-        blocks = zip(images.split(block), rows.split(block), strict=True)
-        turned = torch.cat(list(parallel(lambda block: turned_distances(*block), blocks)))
-    least, best = turned.where(found.isfinite(), math.inf).min(dim=1)
+        known = training.tensors.pixels
+        turned = parallel(lambda block: _turned_distances(block[0], known[block[1]]), blocks)
+        distances = torch.cat(list(turned))
+    least, best = distances.where(found.isfinite(), math.inf).min(dim=1)
     return least, rows.gather(1, best[:, None])[:, 0]
 
 
 def _turned_distances(images: Tensor, candidates: Tensor) -> Tensor:
-    """The least distance of each of N images, turned, to each of its own K candidates [N * K, C, H, W],
+    """The least distance of each of N images, turned, to each of its own K candidates [N, K, C, H, W],
     moved: → float32 [N, K]."""
-    images, candidates = (F.avg_pool2d(_downscale(side), 3, 1) for side in (images, candidates))
+    images, candidates = (
+        F.avg_pool2d(_downscale(side), 3, 1) for side in (images, candidates.flatten(0, 1))
+    )
     count, _, height, width = images.shape
     # The candidates are moved, once for all turns. Of smoothed images every second pixel will do.
     moved = _windows(candidates)[..., ::2, ::2].permute(0, 2, 3, 1, 4, 5)

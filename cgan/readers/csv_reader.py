@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from typing import IO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cgan.errors import DataError
 from cgan.images import MAX_CLASSES, MAX_SIDE, MIN_SIDE, Images, IntArray
@@ -54,31 +53,24 @@ def _read(file: Stream, params: ValidateParams) -> Images:
     columns, shape = _parse_header(header, params)
     digest = hashlib.sha256(header)
     max_label = (params.class_count or MAX_CLASSES) - 1
-    blocks = list[NDArray[np.uint8]]()
-    labels, groups, line_numbers = list[int](), list[str](), list[int]()
+    # The pixels as bytes: memory never holds all images twice.
+    pixels, labels, groups, line_numbers = bytearray(), list[int](), list[str](), list[int]()
     lines = _lines(file, len(columns) * MAX_BYTES_PER_VALUE, digest.update)
     while block := [*itertools.islice(lines, max(1, VALUES_PER_BLOCK // len(columns)))]:
-        parsed = _parse(block, columns, max_label)
-        if parsed is None:
-            raise _faults_error(block, len(labels), columns, max_label)
-        values, block_groups = parsed
-        blocks.append(values[:, 1:].astype(np.uint8))
+        try:
+            values, block_groups = _parse(block, columns, max_label)
+        except (ValueError, OverflowError):
+            raise _faults_error(block, len(labels), columns, max_label) from None
+        pixels += values[:, 1:].astype(np.uint8).tobytes()
         labels += values[:, 0].tolist()
         groups += block_groups
         line_numbers += [number for number, _ in block]
     if not labels:
         raise DataError("0 rows after the header. Download or export it again.")
-    images = np.empty((len(labels), *shape), np.uint8)
-    row = 0
-    while blocks:  # each goes when it is copied, so that memory never holds all images twice
-        part = blocks.pop(0)
-        images[row : row + len(part)] = part.reshape(-1, *shape)
-        row += len(part)
-    names = params.class_names or [*map(str, range(params.classes or max(labels) + 1))]
     return Images(
-        images,
+        np.frombuffer(pixels, np.uint8).reshape(-1, *shape),
         labels,
-        names,
+        params.class_names or [*map(str, range(params.classes or max(labels) + 1))],
         groups or None,
         lines=np.array(line_numbers),
         source_sha256=digest.hexdigest(),
@@ -104,28 +96,22 @@ def _lines(file: Stream, limit: int, see: Callable[[bytes], object]) -> Iterator
             row += 1
 
 
-def _parse(
-    block: list[Line], columns: list[str], max_label: int
-) -> tuple[IntArray, list[str]] | None:
-    """The values of some rows, int64 [rows, columns without `group`], and their groups. None where one is
-    wrong."""
+def _parse(block: list[Line], columns: list[str], max_label: int) -> tuple[IntArray, list[str]]:
+    """The values of some rows, int64 [rows, columns without `group`], and their groups. Raises ValueError or
+    OverflowError where one is wrong."""
     import pandas as pd  # a third of a second, and half of the memory: not for the stage download
 
-    has_groups = columns[1] == "group"
+    group = [1] if columns[1] == "group" else []
     # int64: with uint8, 256 would become 0 (pandas#55232).
-    types = dict.fromkeys(range(len(columns)), np.int64) | ({1: str} if has_groups else {})
+    types = dict.fromkeys(range(len(columns)), np.int64) | dict.fromkeys(group, str)
     text = io.BytesIO(b"".join(line for _, line in block))
-    try:
-        table = pd.read_csv(text, header=None, dtype=types, na_filter=False)
-    except (ValueError, OverflowError):
-        return None
+    table = pd.read_csv(text, header=None, dtype=types, na_filter=False)
     if table.shape != (len(block), len(columns)):
-        return None
-    groups = table[1].str.strip().tolist() if has_groups else []
-    values = table.drop(columns=[1] if has_groups else []).to_numpy()
+        raise ValueError
+    values = table.drop(columns=group).to_numpy()
     if values.min() < 0 or values[:, 0].max() > max_label or values[:, 1:].max() > 255:
-        return None
-    return values, groups
+        raise ValueError
+    return values, [name for column in group for name in table[column].str.strip()]
 
 
 # --- The header ----------------------------------------------------------------------------------

@@ -110,11 +110,19 @@ def choose_gan(params: TrainChoices, images: Images) -> Choice:
         if side >= MIN_SIDE_TO_SHIFT:
             values_for_auto["max_shift"] = round(SHIFT_FRACTION * side)
         if params.total_kimg == "auto":
-            advice = advice_on_hard_images()
+            advice = (
+                f"Such images take longer than digits. {setting('train.total_kimg', 700)} draws them better, "
+                "in four times the time; 60 gives a first impression in a third."
+            )
         if may_be_photographs(spread_sample(images)):
             values_for_auto["generator"] = "upsample"
             if neighbours.classes_alike:
-                advice = advice_on_photographs()
+                advice = (
+                    "Photographs of classes that look alike are hard: in minutes on a CPU, drawings show "
+                    "their colours and textures and little else. Better drawings need thousands of images a "
+                    f"class and a GPU ({setting('train.total_kimg', 5000)} or more), or no training "
+                    f"({setting('train.generator', 'local_score')})."
+                )
     batch_size = min(params.batch_size, len(images) // 2 * 2)
     resolved = resolve(params.model_copy(update={"batch_size": batch_size}), values_for_auto)
     used, reasons = resolved.relevant(), list[str]()
@@ -165,22 +173,6 @@ def resolve(
         values_for_auto["updates"] = "two_passes"
     chosen = {name: value for name, value in values_for_auto.items() if values[name] == "auto"}
     return TrainParams(**values | chosen)
-
-
-def advice_on_hard_images() -> str:
-    return (
-        f"Such images take longer than digits. {setting('train.total_kimg', 700)} draws them better, in four "
-        "times the time; 60 gives a first impression in a third."
-    )
-
-
-def advice_on_photographs() -> str:
-    return (
-        "Photographs of classes that look alike are hard: in minutes on a CPU, drawings show their colours "
-        "and textures and little else. Better drawings need thousands of images a class and a GPU "
-        f"({setting('train.total_kimg', 5000)} or more), or no training "
-        f"({setting('train.generator', 'local_score')})."
-    )
 
 
 def spread_sample(images: Images) -> Tensor:

@@ -117,7 +117,7 @@ def test_a_judge_trains_as_by_hand(evidence: bool, monkeypatch: pytest.MonkeyPat
         rows = order[step % 2 * 24 :][:24]
         images = data.tensors.pixels[rows].float() / 127.5 - 1
         moves = torch.rand(24, 4, generator=random) * 2 - 1
-        seen = images if evidence else moved(images, moves)
+        seen = moved(images, moves)
         optimizer.zero_grad()
         for half in (slice(12), slice(12, 24)):  # two halves, two batch norms
             labels = data.tensors.labels[rows][half]
@@ -125,8 +125,7 @@ def test_a_judge_trains_as_by_hand(evidence: bool, monkeypatch: pytest.MonkeyPat
             (loss / 2).backward()
         optimizer.step()
         rates.step()
-    how: dict[str, Any] = {"augment": False, "class_weights": weights}
-    trained = train_judge(data, params, CPU, torch.float32, **(how if evidence else {}))
+    trained = train_judge(data, params, CPU, torch.float32, class_weights=weights)
     difference = (weights_of(trained) - weights_of(judge)).norm()
     assert difference < 0.001 * (weights_of(trained) - start).norm()
 
