@@ -20,8 +20,7 @@ from cgan.model.networks import Architecture, GeneratorNetwork, build_generator
 from cgan.params.presets import preset_params
 from cgan.params.sections import DataParams, Params, TrainChoices, TrainParams
 from cgan.pipeline.params_file import load_params
-from cgan.quality.judge import Judge, Prediction, predict, train_judge
-from cgan.quality.metrics import frechet_distance
+from cgan.quality.judge import Judge, Prediction, frechet_distance, predict, train_judge
 from cgan.readers.sources import fetch
 from cgan.splitting import stratified_split
 from cgan.training.auto import resolve

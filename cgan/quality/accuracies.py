@@ -17,9 +17,16 @@ from cgan.images import Images
 from cgan.model.hardware import choose_hardware
 from cgan.params.sections import JudgeParams
 from cgan.quality.intervals import Estimate, Estimates
-from cgan.quality.judge import BATCH_SIZE, Judge, Progress, predict, silent, train_judge
+from cgan.quality.judge import (
+    BATCH_SIZE,
+    Judge,
+    Progress,
+    conditional_accuracy,
+    predict,
+    silent,
+    train_judge,
+)
 from cgan.quality.metric import Metric
-from cgan.quality.metrics import conditional_accuracy
 
 if TYPE_CHECKING:
     from cgan.quality.conditions import Conditions, DrawnSet
@@ -91,6 +98,18 @@ def _accuracies(
         "conditional_accuracy": Estimate.of(by_class.mean().item(), accuracies.mean(dim=1)),
         "worst_class_accuracy": Estimate.of(by_class.min().item(), accuracies.amin(dim=1)),
     }
+
+
+def accuracy_of_guesses(judged: Tensor, labels: Tensor, classes: int, tries: int = 1000) -> float:
+    """The accuracy that answers which have nothing to do with the images get at most, in all but 2.5 % of the
+    cases: its quantile with the answers, `judged`, in random order (a permutation test)."""
+    random = torch.Generator().manual_seed(0)
+    counts = labels.bincount(minlength=classes)
+    # How much a right answer adds to the mean over classes.
+    weights = 1 / counts[labels].double() / int(counts.count_nonzero())
+    orders = (torch.randperm(len(labels), generator=random) for _ in range(tries))
+    accuracies = torch.stack([weights[judged[order] == labels].sum() for order in orders])
+    return float(accuracies.quantile(0.975, interpolation="higher"))
 
 
 def _gan_train_accuracy(drawn: DrawnSet) -> Score | None:

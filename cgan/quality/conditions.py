@@ -12,6 +12,7 @@ seed of the training would give, nor the judge's errors.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,6 +32,7 @@ from cgan.quality.accuracies import (
     CONDITIONAL_ACCURACY,
     GAN_TRAIN_ACCURACY,
     WORST_CLASS_ACCURACY,
+    accuracy_of_guesses,
     drawn_accuracies,
     heldout_accuracies,
 )
@@ -39,6 +41,7 @@ from cgan.quality.feature_metrics import (
     COVERAGE,
     FRECHET_DISTANCE,
     MAX_BLOCK_IMAGES,
+    NEIGHBOURS,
     RECALL,
     Gaussians,
     feature_estimates,
@@ -46,16 +49,17 @@ from cgan.quality.feature_metrics import (
     real_estimates,
 )
 from cgan.quality.intervals import JACKKNIFE_PARTS, Estimate, Estimates, bootstrap_weights
-from cgan.quality.judge import Judge, Prediction, Progress, predict, silent
+from cgan.quality.judge import (
+    Accuracy,
+    Judge,
+    Prediction,
+    Progress,
+    conditional_accuracy,
+    predict,
+    silent,
+)
 from cgan.quality.likeness import COPIES, MAX_SHIFT, NearCopies, find_near_copies
 from cgan.quality.metric import Metric
-from cgan.quality.metrics import (
-    NEIGHBOURS,
-    Accuracy,
-    accuracy_of_guesses,
-    conditional_accuracy,
-    rows_in_class_mix,
-)
 from cgan.text import percent
 
 # All metrics, in the order in which they are shown.
@@ -324,6 +328,26 @@ def labels_to_draw(classes: int, params: EvaluateParams, seconds: float = 0.0) -
     if seconds:
         count = min(count, max(fewest, int(MAX_DRAWING_S / seconds)))
     return torch.arange(count) % classes
+
+
+def rows_in_class_mix(labels: Tensor, reference: Tensor) -> Tensor:
+    """Rows of the largest part of `labels` (int64 [N]) that has the class mix of `reference` (counts int64
+    [classes]): of each class the first ones, in an order of which every stretch has about that mix.
+
+    For equal counts on both sides and labels in turn, these are all rows in their order.
+    """
+    available = torch.bincount(labels, minlength=len(reference))
+    classes = reference.nonzero()[:, 0].tolist()
+    scarcest = min(classes, key=lambda label: int(available[label]) / int(reference[label]))
+    counts = reference * available[scarcest] // reference[scarcest]
+    # The first `counts` images of a class are spread evenly over 0 to 1; those above 1 are too many.
+    position = torch.full((len(labels),), math.inf, dtype=torch.float64)
+    for label in classes:
+        members = (labels == label).nonzero()[:, 0]
+        ranks = torch.arange(len(members), dtype=torch.float64)
+        position[members] = (ranks + 0.5) / max(1, int(counts[label]))
+    rows = ((position < 1) & (counts[labels] > 0)).nonzero()[:, 0]
+    return rows[position[rows].argsort(stable=True)]
 
 
 def _shuffled_rows(count: int, groups: Tensor | None, random: torch.Generator) -> Tensor:

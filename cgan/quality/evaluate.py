@@ -17,6 +17,7 @@ from cgan.model.model_file import digest_of
 from cgan.notebook import progress_bar
 from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.quality.conditions import Conditions
+from cgan.quality.feature_metrics import NEIGHBOURS
 from cgan.quality.judge import (
     BATCH_SIZE,
     Judge,
@@ -25,7 +26,6 @@ from cgan.quality.judge import (
     require_judge_of,
     train_judge,
 )
-from cgan.quality.metrics import NEIGHBOURS
 from cgan.settings import as_keywords
 from cgan.text import listed
 

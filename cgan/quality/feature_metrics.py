@@ -27,12 +27,13 @@ from cgan.quality.intervals import (
     jackknife_replicates,
     wilson_replicates,
 )
+from cgan.quality.judge import frechet_distance
 from cgan.quality.metric import Metric
-from cgan.quality.metrics import NEIGHBOURS, frechet_distance
 
 if TYPE_CHECKING:
     from cgan.quality.conditions import Conditions, Source
 
+NEIGHBOURS = 5  # k of recall and coverage (Naeem et al.)
 MAX_BLOCK_IMAGES = 1000  # real images whose neighbours are looked for, and drawings of a block
 MAX_BLOCKS = 20  # of drawings, whose mean is taken
 CHUNK = 1000  # images whose distances to all others are held at once

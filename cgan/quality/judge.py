@@ -1,7 +1,8 @@
 """The judge: a small class network, trained on the training images. Most metrics look at drawings through it.
 
 Its class logits say which class an image shows; its penultimate layer (128 features after ReLU) is
-the space in which the Fréchet distance, recall and coverage are measured.
+the space in which the Fréchet distance, recall and coverage are measured. The accuracy and the distance by
+which a training is probed stand here, the metrics of an evaluation in their own modules.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,7 +32,7 @@ from cgan.model.hardware import (
 from cgan.model.model_file import load_network, save_tensors
 from cgan.model.networks import channels_last
 from cgan.params.sections import JudgeParams
-from cgan.quality.metrics import Accuracy, conditional_accuracy
+from cgan.proportions import mean_share, wilson_interval
 
 FEATURES = 128  # of the penultimate layer
 WIDTH = 32  # channels of the first convolution
@@ -153,10 +154,59 @@ def require_judge_of(judge: Judge, images: Images) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Accuracy:
+    """How often a class network names the class that was asked for: the mean over the classes."""
+
+    value: float
+    interval: tuple[float, float]
+    by_class: list[float | None]
+    confusion: Tensor  # int64 [classes, classes]: rows asked for, columns judged
+
+    @property
+    def interval_by_class(self) -> list[tuple[float, float] | None]:
+        """The Wilson interval of each class by itself; None of one that was not asked for."""
+        pairs = zip(
+            self.confusion.diagonal().tolist(), self.confusion.sum(dim=1).tolist(), strict=True
+        )
+        return [wilson_interval(right, total) if total else None for right, total in pairs]
+
+
+def conditional_accuracy(judged: Tensor, labels: Tensor, classes: int) -> Accuracy:
+    """The accuracy of class indices `judged` for those asked for, `labels`, both int64 [N]. A class that was
+    never asked for has none."""
+    confusion = torch.bincount(labels * classes + judged, minlength=classes**2).view(classes, -1)
+    return accuracy_from_confusion(confusion)
+
+
+def accuracy_from_confusion(confusion: Tensor) -> Accuracy:
+    """The accuracy from the counts, int64 [classes, classes]: rows asked for, columns judged."""
+    hits, counts = confusion.diagonal().tolist(), confusion.sum(dim=1).tolist()
+    pairs = [*zip(hits, counts, strict=True)]
+    by_class = [right / total if total else None for right, total in pairs]
+    mean, interval = mean_share([(right, total) for right, total in pairs if total])
+    return Accuracy(mean, interval, by_class, confusion)
+
+
 def accuracy(judge: Judge, data: Images) -> Accuracy:
     """How often the judge names an image's label."""
     pixels, labels, _ = data.tensors
     return conditional_accuracy(predict(judge, pixels).labels, labels, data.classes)
+
+
+def frechet_distance(real: Tensor, drawn: Tensor) -> float:
+    """‖μ₁-μ₂‖² + tr(Σ₁+Σ₂-2(Σ₁Σ₂)^½), in double precision. 0 for equal sets; biased upwards when
+    the sets are small, so compare it with real against real at the same counts."""
+    real, drawn = real.double(), drawn.double()
+    real_covariance, drawn_covariance = (
+        torch.atleast_2d(torch.cov(features.T)) for features in (real, drawn)
+    )
+    # The eigenvalues of a product of two covariances are real and not negative, rounding aside, so
+    # the trace of its root is the sum of their roots, and no root of a matrix is needed.
+    root_trace = torch.linalg.eigvals(real_covariance @ drawn_covariance).sqrt().real.sum()
+    shift = (real.mean(dim=0) - drawn.mean(dim=0)).square().sum()
+    traces = shift + real_covariance.trace() + drawn_covariance.trace()
+    return max(0.0, float(traces - 2 * root_trace))
 
 
 def _scaled(images: Tensor) -> Tensor:

@@ -30,11 +30,17 @@ from cgan.quality.judge import Judge
 from cgan.settings import setting
 from cgan.training.auto import Choice
 from cgan.training.batches import Feed, learning_rate
-from cgan.training.checkpoints import load_checkpoint, save_checkpoint
 from cgan.training.fingerprint import data_facts
 from cgan.training.monitoring import ProbeMonitor, draw_preview, preview_steps, probe_steps
 from cgan.training.records import preview_paths
-from cgan.training.state import HISTORY_COLUMNS, Record, TrainState, estimate_batch_norm
+from cgan.training.state import (
+    HISTORY_COLUMNS,
+    Record,
+    TrainState,
+    estimate_batch_norm,
+    load_checkpoint,
+    save_checkpoint,
+)
 from cgan.training.update import train_step
 
 # Steps between records of losses and logits. Batches are prepared for so many steps at once, so the latents

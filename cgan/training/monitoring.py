@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from cgan.contact_sheet import add_row_names, image_grid
 from cgan.images import Images
 from cgan.model.networks import GeneratorNetwork
 from cgan.model.sampling import Picture, to_uint8
-from cgan.quality.judge import Judge, predict
-from cgan.quality.metrics import deviation_by_class, frechet_distance
+from cgan.quality.judge import Judge, frechet_distance, predict
 from cgan.training.state import PROBE_METRICS, Record, TrainState
 
 PREVIEW_COLUMNS, PREVIEW_CLASSES = 8, 50
@@ -84,6 +84,12 @@ class ProbeMonitor:
             f"mode collapse: drawings of class {self.names[self.worst_class]} vary {worst[-1]:.2f} times as "
             f"much as real images (expected: at least {MIN_DIVERSITY})"
         )
+
+
+def deviation_by_class(features: Tensor, labels: Tensor, classes: int) -> list[float]:
+    """The total standard deviation of each class's features, √tr Σ. Near 0: one picture for the class."""
+    members = [features[labels == label] for label in range(classes)]
+    return [float(member.var(dim=0).sum().sqrt()) if len(member) > 1 else 0.0 for member in members]
 
 
 def probe_steps(count: int, total_steps: int) -> set[int]:

@@ -1,13 +1,16 @@
-"""Everything that a training changes: networks, optimizers, the generator's average, and the records."""
+"""Everything that a training changes: networks, optimizers, the generator's average, and the records; and
+its checkpoints: one file, written atomically, so it is whole and all of one step."""
 
 import copy
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from cgan.images import Images
 from cgan.model.hardware import Hardware, Map, copy_sharing_weights, without_compiler
+from cgan.model.model_file import load_tensors, save_tensors
 from cgan.model.networks import (
     Architecture,
     DiscriminatorNetwork,
@@ -181,6 +184,24 @@ class TrainState:
         for name, columns in RECORDS.items():
             rows = tensors[name].tolist()
             setattr(self, name, [dict(zip(columns, row, strict=True)) for row in rows])
+
+
+def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor]) -> None:
+    """Write the checkpoint of a step, and remove the one before."""
+    path = folder / f"step-{step:09d}.safetensors"
+    save_tensors(path, "checkpoint", tensors, {"step": step})
+    for old in folder.glob("step-*.safetensors"):
+        if old != path:
+            old.unlink()
+
+
+def load_checkpoint(folder: Path) -> tuple[int, dict[str, Tensor]] | None:
+    """The newest checkpoint as (step, tensors), or None. Raises ModelError for a damaged one."""
+    newest = max(folder.glob("step-*.safetensors"), default=None)
+    if not newest:
+        return None
+    tensors, facts = load_tensors(newest, "checkpoint")
+    return int(facts["step"]), tensors
 
 
 def _float_tensors(network: nn.Module) -> list[Tensor]:

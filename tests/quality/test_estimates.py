@@ -18,8 +18,7 @@ from cgan.quality.feature_metrics import (
     neighbour_estimates,
 )
 from cgan.quality.intervals import REPLICATES, Estimate, wilson_replicates
-from cgan.quality.judge import Judge, Prediction
-from cgan.quality.metrics import frechet_distance
+from cgan.quality.judge import Judge, Prediction, frechet_distance
 
 
 def points(count: int, seed: int, dimension: int = 3, mean: float = 0.0) -> Tensor:

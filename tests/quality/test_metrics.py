@@ -22,21 +22,20 @@ from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.proportions import mean_share, wilson_interval
 from cgan.quality import intervals, likeness
 from cgan.quality import judge as judges
-from cgan.quality.accuracies import gan_train
-from cgan.quality.conditions import METRICS, Conditions, labels_to_draw
+from cgan.quality.accuracies import accuracy_of_guesses, gan_train
+from cgan.quality.conditions import METRICS, Conditions, labels_to_draw, rows_in_class_mix
 from cgan.quality.diversity import diversity_by_class
-from cgan.quality.feature_metrics import MAX_BLOCKS, neighbour_shares
-from cgan.quality.judge import accuracy, predict, train_judge
+from cgan.quality.feature_metrics import MAX_BLOCKS, NEIGHBOURS, neighbour_shares
+from cgan.quality.judge import (
+    accuracy,
+    conditional_accuracy,
+    frechet_distance,
+    predict,
+    train_judge,
+)
 from cgan.quality.likeness import find_near_copies
 from cgan.quality.metric import Metric
-from cgan.quality.metrics import (
-    NEIGHBOURS,
-    accuracy_of_guesses,
-    conditional_accuracy,
-    deviation_by_class,
-    frechet_distance,
-    rows_in_class_mix,
-)
+from cgan.training.monitoring import deviation_by_class
 
 CPU = torch.device("cpu")
 PARAMS = EvaluateParams(samples=100, gan_train_kimg=0.0, seed=1)

@@ -22,8 +22,7 @@ from cgan.proportions import wilson_interval
 from cgan.quality.class_shift import Shift
 from cgan.quality.conditions import METRICS, Conditions
 from cgan.quality.intervals import Estimate
-from cgan.quality.judge import train_judge
-from cgan.quality.metrics import Accuracy, accuracy_from_confusion
+from cgan.quality.judge import Accuracy, accuracy_from_confusion, train_judge
 from cgan.quality.outliers import Excess
 from cgan.report import Report, in_words
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cgan.errors import ModelError
-from cgan.training.checkpoints import load_checkpoint, save_checkpoint
+from cgan.training.state import load_checkpoint, save_checkpoint
 
 
 def test_the_newest_checkpoint_is_kept_and_found(tmp_path: Path) -> None:

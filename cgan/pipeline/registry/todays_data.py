@@ -26,8 +26,7 @@ from cgan.project import JUDGE
 from cgan.proportions import joint_z, mean_share, wilson_interval
 from cgan.quality.class_shift import MIN_CLASS_IMAGES, Moments, Shift, largest_shifts
 from cgan.quality.conditions import Conditions
-from cgan.quality.judge import Judge, load_judge, predict
-from cgan.quality.metrics import conditional_accuracy
+from cgan.quality.judge import Judge, conditional_accuracy, load_judge, predict
 from cgan.text import percent
 
 KEPT_FILE = "training_data.safetensors"
