@@ -112,7 +112,7 @@ class EvaluationSet:
         if self.judge_kimg:
             params = params.model_copy(update={"total_kimg": self.judge_kimg})
         hardware = choose_hardware("cpu", "auto")
-        return train_judge(self.training, params, hardware.device, hardware.precision)
+        return train_judge(self.training, params, hardware)
 
     @cached_property
     def real(self) -> Prediction:

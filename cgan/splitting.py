@@ -17,7 +17,7 @@ from cgan.images import SPLITS, Images, IntArray, first_copies, image_digests
 from cgan.settings import setting
 from cgan.text import listed
 
-# One more than `cgan.quality.feature_metrics.NEIGHBOURS`, the number of other images that its metrics need for each.
+# One more than `NEIGHBOURS` in cgan.quality, the number of other images that metrics need for each.
 MIN_HELD_OUT = 6
 # Two images of a class are near copies where their correlation, as thumbnails, is above MIN_CORRELATION. So
 # three quarters of photographs of tiles, which were taken several times each, have a near copy on the other

@@ -41,7 +41,7 @@ def chosen(**changes: Any) -> TrainParams:
 def judge_of(precision: str = "float32", **options: Any) -> Judge:
     where = choose_hardware(NAME, precision)
     recipe = JudgeParams(total_kimg=8.0, seed=1)
-    return train_judge(DATA, recipe, where.device, where.precision, **options)
+    return train_judge(DATA, recipe, where, **options)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from cgan.attacks.membership import (
     detectable_auc,
 )
 from cgan.downstream.effect import DRAWN, Effect, Outcome, effect
-from cgan.downstream.rounds import train_classifier, with_seed
+from cgan.downstream.rounds import with_seed
 from cgan.downstream.sets import require_comparable, require_seeds
 from cgan.errors import DataError
 from cgan.images import Images
@@ -25,7 +25,7 @@ from cgan.model.model_file import digest_of
 from cgan.notebook import progress_bar
 from cgan.params.sections import JudgeParams
 from cgan.quality.evaluate import HasModel
-from cgan.quality.judge import Progress, predict
+from cgan.quality.judge import Progress, predict, train_judge
 from cgan.report import Answer, Number, Report, Table
 from cgan.splitting import units_of
 from cgan.text import listed, percent
@@ -263,7 +263,7 @@ def drawings_alone(
         right = {}
         for name, data in ((IMAGES, train), (DRAWN, drawn)):
             bar = partial(progress, f"classifier of {name}, seed {seed + 1}")
-            classifier = train_classifier(data, with_seed(recipe, seed), hardware, bar)
+            classifier = train_judge(data, with_seed(recipe, seed), hardware, bar)
             right[name] = predict(classifier, pixels).labels == labels
         outcomes.append(Outcome(labels, units, right))
     return effect(outcomes, [IMAGES], folded=False)

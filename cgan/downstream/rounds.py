@@ -24,7 +24,6 @@ from cgan.model.hardware import Hardware
 from cgan.model.model_file import load_generator, save_generator
 from cgan.params.sections import JudgeParams, TrainChoices
 from cgan.quality.judge import (
-    BATCH_SIZE,
     Judge,
     Progress,
     load_judge,
@@ -96,7 +95,7 @@ class Round:
             method = METHODS[name]
             data = self._data(method)
             weights = balanced_weights(data) if method.balanced else None
-            trained = train_classifier(data, self.recipe, self.hardware, progress, weights)
+            trained = train_judge(data, self.recipe, self.hardware, progress, weights)
             save_judge(path, trained, {"method": name})
         return load_judge(path)[0].to(self.hardware.device)
 
@@ -225,19 +224,6 @@ def fold_generator(
 def with_seed(recipe: JudgeParams, number: int) -> JudgeParams:
     """The recipe with the seed of a round; the first has its own."""
     return recipe.model_copy(update={"seed": recipe.seed + number})
-
-
-def train_classifier(
-    data: Images,
-    recipe: JudgeParams,
-    hardware: Hardware,
-    progress: Progress,
-    class_weights: Tensor | None = None,
-) -> Judge:
-    """A classifier of the judge's kind, with a bar."""
-    bar = partial(progress, images_a_step=min(BATCH_SIZE, len(data)))
-    device, precision = hardware.device, hardware.precision
-    return train_judge(data, recipe, device, precision, bar, class_weights=class_weights)
 
 
 def adjusted_logits(logits: Tensor, labels: Tensor) -> Tensor:

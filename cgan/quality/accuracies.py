@@ -5,8 +5,8 @@ Shmelkov et al., arXiv:1807.09499, who call the first GAN-test. Accuracies are m
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,7 +18,6 @@ from cgan.model.hardware import choose_hardware
 from cgan.params.sections import JudgeParams
 from cgan.quality.intervals import Estimate, Estimates
 from cgan.quality.judge import (
-    BATCH_SIZE,
     Judge,
     Progress,
     conditional_accuracy,
@@ -147,6 +146,4 @@ def gan_train(data: Images, judge: Judge, kimg: float | None, progress: Progress
     if kimg is not None:
         recipe = recipe.model_copy(update={"total_kimg": kimg})
     hardware = choose_hardware(str(next(judge.parameters()).device), "auto")
-    batch = min(BATCH_SIZE, len(data))
-    bar = functools.partial(progress, "GAN-train, on drawings", images_a_step=batch)
-    return train_judge(data, recipe, hardware.device, hardware.precision, bar)
+    return train_judge(data, recipe, hardware, partial(progress, "GAN-train, on drawings"))

@@ -28,26 +28,7 @@ from cgan.images import Images, first_copies, pixels_digest
 from cgan.model.generative import GenerativeModel
 from cgan.model.model_file import digest_of
 from cgan.params.sections import EvaluateParams
-from cgan.quality.accuracies import (
-    CONDITIONAL_ACCURACY,
-    GAN_TRAIN_ACCURACY,
-    WORST_CLASS_ACCURACY,
-    accuracy_of_guesses,
-    drawn_accuracies,
-    heldout_accuracies,
-)
-from cgan.quality.diversity import WORST_CLASS_DIVERSITY, diversity_by_class
-from cgan.quality.feature_metrics import (
-    COVERAGE,
-    FRECHET_DISTANCE,
-    MAX_BLOCK_IMAGES,
-    NEIGHBOURS,
-    RECALL,
-    Gaussians,
-    feature_estimates,
-    memorisation_bias,
-    real_estimates,
-)
+from cgan.quality import accuracies, diversity, feature_metrics, likeness
 from cgan.quality.intervals import JACKKNIFE_PARTS, Estimate, Estimates, bootstrap_weights
 from cgan.quality.judge import (
     Accuracy,
@@ -58,7 +39,6 @@ from cgan.quality.judge import (
     predict,
     silent,
 )
-from cgan.quality.likeness import COPIES, MAX_SHIFT, NearCopies, find_near_copies
 from cgan.quality.metric import Metric
 from cgan.text import percent
 
@@ -66,14 +46,14 @@ from cgan.text import percent
 METRICS: dict[str, Metric] = {
     metric.key: metric
     for metric in (
-        CONDITIONAL_ACCURACY,
-        FRECHET_DISTANCE,
-        COVERAGE,
-        RECALL,
-        WORST_CLASS_ACCURACY,
-        WORST_CLASS_DIVERSITY,
-        GAN_TRAIN_ACCURACY,
-        COPIES,
+        accuracies.CONDITIONAL_ACCURACY,
+        feature_metrics.FRECHET_DISTANCE,
+        feature_metrics.COVERAGE,
+        feature_metrics.RECALL,
+        accuracies.WORST_CLASS_ACCURACY,
+        diversity.WORST_CLASS_DIVERSITY,
+        accuracies.GAN_TRAIN_ACCURACY,
+        likeness.COPIES,
     )
 }
 
@@ -108,7 +88,7 @@ class Conditions:
     `part_weights` float64 [replicates, bins or parts]: how often each one of a source is picked in each
     replicate. The jackknife's parts are of equal size: a cut may divide a group.
 
-    Raises DataError where there are too few images for NEIGHBOURS.
+    Raises DataError where there are too few images for recall.
     """
 
     judge: Judge
@@ -153,12 +133,12 @@ class Conditions:
         self.heldout_counts = torch.bincount(labels, minlength=self.classes)
         self.rows_in_mix = rows_in_class_mix(self.drawn_labels, self.heldout_counts)
         count = self.distance_images = min(len(self.rows_in_mix), len(self.training_features))
-        self.block_size = min(len(labels), MAX_BLOCK_IMAGES, count)
-        if self.block_size <= NEIGHBOURS:
+        self.block_size = min(len(labels), feature_metrics.MAX_BLOCK_IMAGES, count)
+        if self.block_size <= feature_metrics.NEIGHBOURS:
             raise DataError(
                 f"the hold-out has {len(labels)} images and the training part {len(self.train)}, but recall "
-                f"needs more than {NEIGHBOURS} of each, with the same mix of classes. Hold out a larger "
-                "fraction, or add images."
+                f"needs more than {feature_metrics.NEIGHBOURS} of each, with the same mix of classes. Hold "
+                "out a larger fraction, or add images."
             )
         self.training_features = self.training_features[:count]
         self.training_labels = self.training_labels[:count]
@@ -194,26 +174,29 @@ class Conditions:
         }
 
     @cached_property
-    def heldout_gaussians(self) -> Gaussians:
+    def heldout_gaussians(self) -> feature_metrics.Gaussians:
         """Of the hold-out and its replicates."""
         weights = self.bin_weights["heldout"]
-        return Gaussians.of(self.shuffled_features, weights, self.heldout_cuts)
+        return feature_metrics.Gaussians.of(self.shuffled_features, weights, self.heldout_cuts)
 
     @cached_property
     def bias(self) -> Estimates:
         """What the judge knows of training images by heart; empty where too few are held out."""
-        return memorisation_bias(self)
+        return feature_metrics.memorisation_bias(self)
 
     @cached_property
     def real(self) -> Estimates:
         """What real images get in place of drawings."""
-        return {**heldout_accuracies(self, self.heldout.labels), **real_estimates(self)}
+        return {
+            **accuracies.heldout_accuracies(self, self.heldout.labels),
+            **feature_metrics.real_estimates(self),
+        }
 
     @cached_property
     def not_measurable(self) -> str:
         """Why nothing is measured through the judge, where it may be no better than one that guesses."""
         accuracy, labels = self.judge_accuracy.value, self.held_out.tensors.labels
-        guesses = accuracy_of_guesses(self.heldout.labels, labels, self.classes)
+        guesses = accuracies.accuracy_of_guesses(self.heldout.labels, labels, self.classes)
         if accuracy > guesses + 1e-9:
             return ""
         return (
@@ -235,7 +218,7 @@ class Conditions:
             "drawn_images": len(self.drawn_labels),
             "distance_images": self.distance_images,
             "neighbour_images": self.block_size,
-            "copies_moved_by": MAX_SHIFT,
+            "copies_moved_by": likeness.MAX_SHIFT,
             "seed": self.params.seed,
             "device": next(self.judge.parameters()).device.type,
             "generator_digest": generator_digest,
@@ -283,8 +266,8 @@ class DrawnSet:
         of, prediction = self.conditions, self.prediction
         in_mix = prediction.features[of.rows_in_mix]
         return {
-            **drawn_accuracies(of, prediction.labels),
-            **feature_estimates(of, in_mix, "drawn"),
+            **accuracies.drawn_accuracies(of, prediction.labels),
+            **feature_metrics.feature_estimates(of, in_mix, "drawn"),
         }
 
     def score(self, key: str) -> Score:
@@ -294,12 +277,14 @@ class DrawnSet:
     @cached_property
     def diversities(self) -> Sequence[Estimate | None]:
         """Of each class."""
-        return diversity_by_class(self.pixels, self.conditions.drawn_labels, self.conditions.train)
+        return diversity.diversity_by_class(
+            self.pixels, self.conditions.drawn_labels, self.conditions.train
+        )
 
     @cached_property
-    def near_copies(self) -> NearCopies:
+    def near_copies(self) -> likeness.NearCopies:
         of, labels = self.conditions, self.conditions.drawn_labels
-        return find_near_copies(self.pixels, labels, of.train, of.held_out, of.params.seed)
+        return likeness.find_near_copies(self.pixels, labels, of.train, of.held_out, of.params.seed)
 
     def classes(self) -> list[ClassScores]:
         """Each class by itself."""
@@ -311,12 +296,12 @@ class DrawnSet:
                 accuracy=accuracy.by_class[label] if accuracy else None,
                 accuracy_interval=accuracy.interval_by_class[label] if accuracy else None,
                 real_accuracy=of.judge_accuracy.by_class[label],
-                diversity=diversity.value if diversity else None,
-                diversity_interval=diversity.interval if diversity else None,
+                diversity=diverse.value if diverse else None,
+                diversity_interval=diverse.interval if diverse else None,
                 copies=int(copies.is_copy[copies.labels == label].sum()),
                 compared=int((copies.labels == label).sum()),
             )
-            for label, diversity in enumerate(self.diversities)
+            for label, diverse in enumerate(self.diversities)
         ]
 
 

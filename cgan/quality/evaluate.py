@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -18,14 +18,7 @@ from cgan.notebook import progress_bar
 from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.quality.conditions import Conditions
 from cgan.quality.feature_metrics import NEIGHBOURS
-from cgan.quality.judge import (
-    BATCH_SIZE,
-    Judge,
-    Progress,
-    accuracy,
-    require_judge_of,
-    train_judge,
-)
+from cgan.quality.judge import Judge, Progress, accuracy, require_judge_of, train_judge
 from cgan.settings import as_keywords
 from cgan.text import listed
 
@@ -67,7 +60,8 @@ def evaluate(
     params = params or EvaluateParams()
     require_matching(model, train, held_out, **({"test": test} if test else {}))
     if judge is None:
-        judge = _default_judge(train, model, progress)
+        hardware = choose_hardware(str(model.device), "auto")
+        judge = train_judge(train, JudgeParams(), hardware, partial(progress, "judge"))
     require_judge_of(judge, train)
     conditions = Conditions.of(judge.to(model.device), train, held_out, params, [model])
     evaluation = conditions.measure(model.draw(conditions.drawn_labels, params.seed), progress)
@@ -107,12 +101,6 @@ def shared_images(train: Images, held_out: Images) -> int:
     """How many of the held-out images are training images, too."""
     held, trained = (image_digests(part.pixels) for part in (held_out, train))
     return int(np.isin(held, trained).sum())
-
-
-def _default_judge(train: Images, model: GenerativeModel, progress: Progress) -> Judge:
-    recipe, hardware = JudgeParams(), choose_hardware(str(model.device), "auto")
-    bar = functools.partial(progress, "judge", images_a_step=min(BATCH_SIZE, len(train)))
-    return train_judge(train, recipe, hardware.device, hardware.precision, bar)
 
 
 def _on_test_set(judge: Judge, test: Images) -> Score:

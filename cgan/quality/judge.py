@@ -5,6 +5,7 @@ the space in which the Fréchet distance, recall and coverage are measured. The 
 which a training is probed stand here, the metrics of an evaluation in their own modules.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,9 @@ class Progress(Protocol):
 def silent(what: str, steps: range, images_a_step: int = 0) -> Iterator[int]:
     """The Progress that shows nothing."""
     return iter(steps)
+
+
+SILENT = functools.partial(silent, "")
 
 
 class MaxPool3x3(nn.Module):
@@ -216,19 +220,17 @@ def _scaled(images: Tensor) -> Tensor:
 def train_judge(
     data: Images,
     params: JudgeParams,
-    device: torch.device,
-    precision: torch.dtype,
-    progress: Callable[[range], Iterator[int]] = iter,
-    *,
+    hardware: Hardware,
+    progress: Callable[..., Iterator[int]] = SILENT,
     class_weights: Tensor | None = None,
 ) -> Judge:
     """Train on uint8 images, with small random shifts, turns and zooms: SGD with momentum, one-cycle rate.
-    `class_weights` float [classes]: of the loss.
+    `progress`: a `Progress` that knows what is trained. `class_weights` float [classes]: of the loss.
 
     Length is counted in images, so a small data set is seen more often than a large one.
     Deterministic for a seed. Raises TrainingError when it diverges.
     """
-    batch = min(BATCH_SIZE, len(data))
+    batch, device = min(BATCH_SIZE, len(data)), hardware.device
     steps = max(1, round(params.total_kimg * 1000 / batch))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(params.seed)
@@ -246,7 +248,7 @@ def train_judge(
     )
     images, labels, _ = data.tensors
     images = images.to(device) if fits_in_memory(images, device) else images
-    hardware, labels = Hardware(device, precision), labels.to(device)
+    labels = labels.to(device)
     order = torch.empty(0, dtype=torch.int64)
     # Batch norm needs two images at least.
     parts = BATCH_PARTS if device.type == "cpu" and batch >= 2 * BATCH_PARTS else 1
@@ -265,7 +267,7 @@ def train_judge(
 
     keep_freed_memory()
     with parts_on_threads(parts) as parallel:
-        for _ in progress(range(steps)):
+        for _ in progress(range(steps), images_a_step=batch):
             if len(order) < batch:
                 order = torch.randperm(len(labels), generator=random)
             rows, order = order[:batch], order[batch:]

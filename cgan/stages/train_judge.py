@@ -1,7 +1,7 @@
 """Stage train_judge: the class network that metrics look through, and its hold-out accuracy."""
 
-import functools
 import time
+from functools import partial
 
 import torch
 
@@ -11,7 +11,7 @@ from cgan.model.hardware import choose_hardware, compute_deterministically
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.progress import progress
 from cgan.project import HOLDOUT_DATA, JUDGE, JUDGE_METRICS, TRAIN_DATA
-from cgan.quality.judge import BATCH_SIZE, accuracy, save_judge, train_judge
+from cgan.quality.judge import accuracy, save_judge, train_judge
 from cgan.stages.runner import log, run_stage
 from cgan.text import percent
 
@@ -23,9 +23,7 @@ def main() -> None:
     compute_deterministically()
     log.info("Training the judge on %d images (%s) …", len(data), hardware.device)
     started = time.perf_counter()
-    batch = min(BATCH_SIZE, len(data))
-    bar = functools.partial(progress, "judge", images_a_step=batch)
-    judge = train_judge(data, params.train_judge, hardware.device, hardware.precision, bar).cpu()
+    judge = train_judge(data, params.train_judge, hardware, partial(progress, "judge")).cpu()
     estimate = accuracy(judge, holdout)
     right, (low, high) = estimate.value, estimate.interval
     facts = {

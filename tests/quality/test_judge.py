@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import sample_digits, uneven
+from conftest import CPU, sample_digits, uneven
 from scipy.ndimage import affine_transform
 from torch.nn import functional as F  # noqa: N812
 
@@ -17,8 +17,6 @@ from cgan.model.model_file import digest_of, save_tensors
 from cgan.params.sections import JudgeParams
 from cgan.quality import judge as judges
 from cgan.quality.judge import Judge, accuracy, load_judge, predict, train_judge
-
-CPU = torch.device("cpu")
 
 
 def params_of(**changes: Any) -> JudgeParams:
@@ -38,7 +36,7 @@ def test_a_judge_names_digits_that_it_never_saw(monkeypatch: pytest.MonkeyPatch)
     images, labels = sample_digits()
     order = torch.randperm(5000, generator=torch.Generator().manual_seed(0))
     digits = Images(images[order], labels[order])
-    judge = train_judge(digits.at(slice(1500)), params_of(total_kimg=10.0), CPU, torch.float32)
+    judge = train_judge(digits.at(slice(1500)), params_of(total_kimg=10.0), CPU)
     others = digits.at(slice(3000, None))
     pixels, labels, _ = others.tensors
     assert accuracy(judge, others).value > 0.9
@@ -63,7 +61,7 @@ def test_equal_seeds_train_equal_judges_whatever_the_threads() -> None:
         before = torch.get_rng_state()
         torch.set_num_threads(used)
         try:
-            judge = train_judge(tiny(28), params_of(seed=seed), CPU, torch.float32)
+            judge = train_judge(tiny(28), params_of(seed=seed), CPU)
         finally:
             torch.set_num_threads(threads)
         digests.append(digest_of(judge.state_dict()))
@@ -74,14 +72,14 @@ def test_equal_seeds_train_equal_judges_whatever_the_threads() -> None:
 @pytest.mark.parametrize(("side", "channels", "images"), [(33, 3, 36), (64, 1, 36), (8, 1, 2)])
 def test_every_image_size_and_number_can_be_judged(side: int, channels: int, images: int) -> None:
     few = tiny(side, channels).at(slice(images))
-    judge = train_judge(few, params_of(total_kimg=0.032), CPU, torch.float32)
+    judge = train_judge(few, params_of(total_kimg=0.032), CPU)
     assert predict(judge, few.tensors.pixels).logits.isfinite().all()
 
 
 def test_divergence_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judges, "PEAK_LR", 1e38)
     with pytest.raises(TrainingError, match="diverged"):
-        train_judge(tiny(), params_of(), CPU, torch.float32)
+        train_judge(tiny(), params_of(), CPU)
 
 
 def test_pooling_sees_each_pixel_of_maps_of_every_size() -> None:
@@ -125,7 +123,7 @@ def test_a_judge_trains_as_by_hand(evidence: bool, monkeypatch: pytest.MonkeyPat
             (loss / 2).backward()
         optimizer.step()
         rates.step()
-    trained = train_judge(data, params, CPU, torch.float32, class_weights=weights)
+    trained = train_judge(data, params, CPU, class_weights=weights)
     difference = (weights_of(trained) - weights_of(judge)).norm()
     assert difference < 0.001 * (weights_of(trained) - start).norm()
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import plain, uneven
+from conftest import CPU, plain, uneven
 from torch import Tensor
 
 from cgan.errors import DataError
@@ -37,7 +37,6 @@ from cgan.quality.likeness import find_near_copies
 from cgan.quality.metric import Metric
 from cgan.training.monitoring import deviation_by_class
 
-CPU = torch.device("cpu")
 PARAMS = EvaluateParams(samples=100, gan_train_kimg=0.0, seed=1)
 
 
@@ -165,7 +164,7 @@ def tiny_data(per_class: int, seed: int) -> Images:
 def conditions_of(train: Images, held_out: Images) -> Conditions:
     """Of a generator of no weight and of a judge that has learnt these classes."""
     generator = build_generator(Architecture("deconv", 3, 1, 8, 8, features=4, latent_dim=4))
-    judge = train_judge(train, JudgeParams(total_kimg=6.0, seed=1), CPU, torch.float32)
+    judge = train_judge(train, JudgeParams(total_kimg=6.0, seed=1), CPU)
     return Conditions.of(judge, train, held_out, PARAMS, [generator])
 
 
@@ -176,7 +175,7 @@ def drawings(seed: int) -> Tensor:
 def test_gan_train_is_the_judges_own_recipe_on_drawings() -> None:
     training = tiny_data(40, 0)
     hardware, recipe = choose_hardware("auto", "auto"), JudgeParams(total_kimg=0.5, seed=1)
-    judge = train_judge(training, recipe, hardware.device, hardware.precision)
+    judge = train_judge(training, recipe, hardware)
     # The training images in the drawings' place: the second judge is the first.
     same, other = (gan_train(training, judge, kimg).head.weight for kimg in (None, 0.016))
     assert torch.equal(same, judge.head.weight) and not torch.equal(same, other)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, sample_digits
+from conftest import CPU, ROOT, sample_digits
 
 from cgan.evaluation import ClassScores, Evaluation, Score
 from cgan.images import Images
@@ -47,7 +47,7 @@ def test_spoilt_digits_are_blocked_for_what_is_wrong_with_them() -> None:
     # rounds. A judge of the 1,500 gets real eights right in 93 to 97 % of cases, and the bar is 90 at
     # the lower end.
     recipe = JudgeParams(total_kimg=24.0, seed=0)
-    judge = train_judge(whole, recipe, torch.device("cpu"), torch.float32)
+    judge = train_judge(whole, recipe, CPU)
     # Nobody asks it for anything.
     model = build_generator(Architecture("deconv", 10, 1, 28, 28, 4, 4))
     params = EvaluateParams(samples=1500, gan_train_kimg=0.0, seed=1)

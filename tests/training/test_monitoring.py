@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import DATA, Recorded, digest, params_of, plain, stop_after, straight, uneven
+from conftest import CPU, DATA, Recorded, digest, params_of, plain, stop_after, straight, uneven
 from torch import Tensor
 
 from cgan.images import Images
@@ -45,7 +45,7 @@ class Copier(GeneratorNetwork):
 
 def test_a_probe_compares_drawings_with_real_images_by_class(data: Images) -> None:
     recipe = JudgeParams(total_kimg=24.0, seed=0)
-    judge = train_judge(data, recipe, torch.device("cpu"), torch.float32)
+    judge = train_judge(data, recipe, CPU)
     monitor = ProbeMonitor(judge, data, 1)
     faithful, narrow = (monitor.probe(Copier(data, *same).eval()) for same in ((), (2,)))
     assert faithful["probe/conditional_accuracy"] > 0.9
