@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,19 +23,11 @@ from cgan.errors import ParamsError
 from cgan.settings import setting
 
 _Network = TypeVar("_Network", bound=nn.Module)
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 _Optimizer = TypeVar("_Optimizer", bound=torch.optim.Optimizer)
 # How many threads torch had before `parts_on_threads` began; None outside of it.
 _threads_outside: int | None = None
 
-
-class Map(Protocol):
-    """A function like `map`: the results for each item, in their order."""
-
-    def __call__(
-        self, function: Callable[[_Item], _Result], items: Iterable[_Item], /
-    ) -> Iterator[_Result]: ...
+Map = Callable[..., Iterator[Any]]  # a function like `map`: the results for each item, in order
 
 
 @dataclass(frozen=True)
