@@ -11,7 +11,8 @@ from typing import Any
 import psutil
 import torch
 
-from cgan.git import GitError, git
+from cgan.commands import CommandError
+from cgan.git import git
 
 ROOT = Path(__file__).resolve().parent.parent
 BUSY = 0.15  # part of the CPU that others may take before figures are marked
@@ -61,6 +62,6 @@ def _commit() -> str:
     try:
         commit = git("rev-parse", "--short", "HEAD", folder=ROOT).decode().strip()
         changed = git("status", "--porcelain", "--", *MEASURED, folder=ROOT)
-    except GitError:
+    except CommandError:
         return "unknown"
     return commit + (" and changes" if changed else "")

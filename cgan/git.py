@@ -2,12 +2,11 @@
 
 import os
 import re
-import subprocess
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from cgan.errors import CganError
+from cgan.commands import CommandError, output_of
 
 # A rewritten dvc.lock is what a training on another kind of machine leaves behind; it travels by itself.
 # DVC's settings change no result, and may name a password.
@@ -22,10 +21,6 @@ SECRET_LENGTH = 8  # shorter values stand in any text by chance
 REDIRECTIONS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
 
 
-class GitError(CganError):
-    """Git is missing, this is no repository, or it refused."""
-
-
 @dataclass(frozen=True)
 class WorkingTree:
     """The tree of files against its commit. `changed`: the names of tracked files that differ, and of
@@ -37,24 +32,17 @@ class WorkingTree:
 
 
 def git(*arguments: str | Path, folder: Path | None = None) -> bytes:
-    """Git's output. Raises GitError with git's own words, also where it asks for a password and gets none.
+    """Git's output. Raises CommandError with git's own words, also where it would ask for a password.
 
     The repository is the one of `folder`, also inside a git hook, which points to its own.
     """
     env = {key: value for key, value in os.environ.items() if key not in REDIRECTIONS}
     env |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
-    command = ["git", *map(str, arguments)]
-    try:
-        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, timeout=60)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise GitError(f"git: {error}") from None
-    if done.returncode:
-        raise GitError(done.stderr.decode(errors="replace").strip()[-1000:])
-    return done.stdout
+    return output_of("git", *arguments, folder=folder, environment=env)
 
 
 def working_tree(folder: Path | None = None) -> WorkingTree:
-    """The tree around `folder`, by default the working directory. Raises GitError."""
+    """The tree around `folder`, by default the working directory. Raises CommandError."""
     ask = partial(git, folder=folder)
     commit = ask("rev-parse", "HEAD").decode().strip()
     paths = ("HEAD", "--", ":/", *EXCLUDED)
@@ -76,11 +64,11 @@ def secrets_in(content: bytes) -> str:
 
 def clone_at(repository: Path, commit: str, folder: Path) -> None:
     """The repository's `commit`, which its `origin` may have, in `folder`, without its history. No branch
-    or tag of the repository changes. Raises GitError."""
+    or tag of the repository changes. Raises CommandError."""
     resolve = partial(git, "rev-parse", "--verify", f"{commit}^{{commit}}", folder=repository)
     try:
         wanted = resolve()
-    except GitError:
+    except CommandError:
         git("fetch", "--quiet", "--no-tags", "origin", commit, folder=repository)
         wanted = resolve()
     which = wanted.decode().strip()

@@ -18,6 +18,7 @@ from prefect import State, get_run_logger, runtime
 from prefect.client.orchestration import get_client
 from prefect.states import Completed, Failed
 
+from cgan.commands import output_of
 from cgan.errors import CganError
 
 CHECKPOINT_S = 20  # for a training to write its checkpoint; a Prefect worker kills us after 30
@@ -122,22 +123,8 @@ def in_session(
         raise CganError("".join(message).strip() or f"ended with exit code {child.returncode}")
 
 
-def output_of(
-    *command: str, folder: Path | None = None, environment: Mapping[str, str] | None = None
-) -> str:
-    """The output of a command that takes a moment. Raises CganError with its error message."""
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, encoding="utf-8"
-    )
-    if done.returncode:
-        raise CganError(
-            f"{' '.join(command)} failed:\n{(done.stderr or done.stdout)[-2000:].strip()}"
-        )
-    return done.stdout.rstrip()
-
-
 def dvc(*arguments: str, folder: Path | None = None) -> str:
-    return output_of(sys.executable, "-m", "dvc", *arguments, folder=folder)
+    return output_of(sys.executable, "-m", "dvc", *arguments, folder=folder).decode().rstrip()
 
 
 def has_remote(folder: Path | None = None) -> bool:

@@ -37,7 +37,7 @@ def test_no_module_is_longer_than_a_reader_s_patience() -> None:
 # Lines of Python that each room may have. A feature pays for its lines with a deletion; where it cannot,
 # raise the ceiling in a commit that says what that pays for.
 CEILINGS = {
-    "cgan": 2_171,
+    "cgan": 2_185,
     "cgan/attacks": 741,
     "cgan/downstream": 860,
     "cgan/drawing": 618,
@@ -45,14 +45,14 @@ CEILINGS = {
     "cgan/page": 633,
     "cgan/params": 559,
     "cgan/pictures": 184,
-    "cgan/pipeline": 2_775,
+    "cgan/pipeline": 2_751,
     "cgan/quality": 2_359,
     "cgan/readers": 1_120,
     "cgan/service": 352,
-    "cgan/stages": 920,
+    "cgan/stages": 856,
     "cgan/training": 1_381,
-    "flows": 904,
-    "tests": 12_388,
+    "flows": 847,
+    "tests": 12_374,
 }
 PAGE_LINES = 1_332  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/

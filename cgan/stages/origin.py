@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from cgan import git
+from cgan.commands import CommandError
 from cgan.files import write_bytes
 from cgan.params.sections import TrainChoices
 from cgan.pipeline.tracking.store import requester_tags
@@ -24,13 +25,13 @@ def project_tree() -> git.WorkingTree | None:
     """The project as git sees it; None and a line in the log where git cannot read it."""
     try:
         return git.working_tree()
-    except git.GitError as error:
+    except CommandError as error:
         log.info("The run is kept without its commit and changes, as git says: %s", error)
     return None
 
 
 def run_name(params: TrainChoices) -> str:
-    """`seed 1 · 26 Nov 17:30`, with the name of DVC's experiment; params and data have columns in MLflow."""
+    """`seed 1 · 26 Nov 17:30`, with the name of DVC's experiment."""
     parts = [f"seed {params.seed}", os.environ.get("DVC_EXP_NAME")]
     return " · ".join([*filter(None, parts), time.strftime("%d %b %H:%M")])
 

@@ -44,7 +44,9 @@ def contents_of(params: Params) -> Contents:
     generator, evaluation = Generator.load(GENERATOR), Evaluation.read(EVALUATION)
     judge, _ = load_judge(JUDGE)
     data, validation, training = all_images(), read_json(VALIDATION), read_training(TRAINING)
-    _require_one_origin(generator, evaluation, data)
+    is_its_data = generator.facts.get("data_sha256") == data.source_sha256
+    if not (is_its_data and evaluation.is_of(generator.facts)):
+        raise ModelError(f"{GENERATOR}, {EVALUATION} and {TRAIN_DATA} differ. Run `dvc repro`.")
     tags = training["tags"]
     return Contents(
         generator=generator,
@@ -73,15 +75,6 @@ def all_images() -> Images:
     data = data.at(data.lines.argsort())
     names = read_json(DATA_SOURCE).get("files")  # those of a test set, too
     return replace(data, files=[names[line - 1] for line in data.lines] if names else [])
-
-
-def _require_one_origin(generator: Generator, evaluation: Evaluation, data: Images) -> None:
-    """Are the generator, its evaluation and the data of one run? Raises ModelError."""
-    again = "Run `dvc repro`, or restore all files with `dvc checkout`."
-    if not evaluation.is_of(generator.facts):
-        raise ModelError(f"{EVALUATION} is about another generator, not {GENERATOR}. {again}")
-    if generator.facts.get("data_sha256") != data.source_sha256:
-        raise ModelError(f"{GENERATOR} was trained on other data, not {TRAIN_DATA}. {again}")
 
 
 if __name__ == "__main__":

@@ -4,9 +4,7 @@ Whatever of it MLflow has already, from the training or from a record that was k
 MLflow is away, the stage fails; so it is stale, and the next `dvc repro` runs it.
 """
 
-import csv
 import functools
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +14,10 @@ from PIL import Image
 
 from cgan import project
 from cgan.drawing.card import model_card
-from cgan.errors import ModelError
 from cgan.evaluation import Evaluation
 from cgan.files import locked, remove, sha256_of, write_json, write_text
 from cgan.model.file_facts import Facts, read_facts
+from cgan.pipeline.registry.recorded_run import ProjectRun
 from cgan.pipeline.tracking.logged_model import model_note, save_mlflow_model
 from cgan.pipeline.tracking.run import Run, TrainingRecord, open_run, read_training
 from cgan.pipeline.tracking.store import strip_markdown
@@ -30,13 +28,7 @@ from cgan.training.records import preview_paths, read_records
 
 # MLflow compares two runs' files where they lie at the top, not in folders: what is looked at first is there.
 FILES = {
-    "": (
-        STRIP,
-        GRID,
-        project.BESIDE_REAL,
-        project.CONFUSION_MATRIX,
-        project.RUN_PAGE,
-    ),
+    "": (STRIP, GRID, project.BESIDE_REAL, project.CONFUSION_MATRIX, project.RUN_PAGE, CARD),
     "samples": (project.LATENT_INTERPOLATION,),
     "reports": (
         *(EVALUATION, project.METRICS_FILE, project.LOSSES, project.PROBES),
@@ -45,20 +37,13 @@ FILES = {
     "networks": (GENERATOR,),
 }
 
-# Names of pictures, with which they come first in MLflow: it sorts its panels by name.
-FIRST_LOOK = "A first look"
-AT_THE_END, BY_STEP = f"{FIRST_LOOK}/at the end", f"{FIRST_LOOK}/by step"
+PREVIEW = "A first look/by step"  # MLflow sorts its panels by name: it comes first
 NOTE_TAG = "mlflow.note.content"  # what MLflow's pages show on top, in Markdown
 
 
 def main() -> None:
-    evaluation, facts = Evaluation.read(EVALUATION), read_facts(GENERATOR, "generator")
+    evaluation, facts = ProjectRun(Path()).evaluation, read_facts(GENERATOR, "generator")
     training = read_training(TRAINING)
-    if not evaluation.is_of(facts):
-        raise ModelError(
-            f"{EVALUATION}: not a report on the present {GENERATOR}. Run `dvc repro`, or restore both with "
-            "`dvc checkout`."
-        )
     remove_checkpoints(training)
     with open_run(training) as run:
         send_training(run, int(facts.get("steps", 0)))
@@ -66,7 +51,7 @@ def main() -> None:
     of_run = ("run_key", "run_name", "experiment")
     names = {key: value for key, value in training.items() if key in of_run}
     write_json(project.RUN_LOCATION, names | run.location)
-    log.info("Recorded in MLflow, as run %s: numbers, tables and pictures.", training["run_name"])
+    log.info("Recorded in MLflow, as run %s: numbers and pictures.", training["run_name"])
 
 
 def remove_checkpoints(training: TrainingRecord) -> None:
@@ -94,12 +79,8 @@ def send_training(run: Run, steps: int) -> None:
     )
     if "training_s" in run.training:
         run.log_metrics([("time/training_s", run.training["training_s"], 0, ended_ms)])
-    previews = preview_paths(project.PREVIEWS)
-    for step, path in previews.items():
-        run.log_image(BY_STEP, np.asarray(Image.open(path)), step, time_of(step))
-    final = previews.get(steps, GRID)  # a sampler has no previews
-    if final.is_file():
-        run.log_image(AT_THE_END, np.asarray(Image.open(final)), steps, ended_ms)
+    for step, path in preview_paths(project.PREVIEWS).items():
+        run.log_image(PREVIEW, np.asarray(Image.open(path)), step, time_of(step))
     run.client.set_terminated(run.run_id, "FINISHED", ended_ms)
 
 
@@ -117,11 +98,6 @@ def send_results(run: Run, evaluation: Evaluation, facts: Facts) -> None:
     """Files, the model, and what was measured of it. Of a sweep's trial there are fewer files."""
     report = evaluation.report(run.training.get("training_s"))
     write_text(CARD, model_card(facts, evaluation, f"../{GRID}"))
-    with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
-        for name, table in zip(("quality", "quality_by_class"), report.tables, strict=True):
-            with Path(folder, f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-                csv.writer(file).writerows(table.in_words())
-        run.log_files([*Path(folder).iterdir(), CARD])
     for place, paths in FILES.items():
         run.log_files([path for path in paths if path.is_file()], place)
     save = functools.partial(save_mlflow_model, GENERATOR)

@@ -7,17 +7,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from cgan import project
-from cgan.contact_sheet import (
-    BACKGROUND,
-    GAP,
-    MAX_CLASSES,
-    MAX_NAME_WIDTH,
-    add_row_names,
-    arrange_by_class,
-    image_grid,
-    layout,
-)
+from cgan import contact_sheet, project
 from cgan.drawing.class_names import names_in
 from cgan.evaluation import Evaluation
 from cgan.files import write_text
@@ -25,14 +15,8 @@ from cgan.model.generative import GenerativeModel
 from cgan.model.hardware import compute_deterministically
 from cgan.model.model_file import load_discriminator, load_generator
 from cgan.model.sampling import Picture, save_png
+from cgan.pictures import plots
 from cgan.pictures.network_diagram import diagram
-from cgan.pictures.plots import (
-    confusion_matrix_image,
-    curves_html,
-    picture_of,
-    sheet_with,
-    training_curves,
-)
 from cgan.stages.runner import log, run_stage
 from cgan.training.records import read_records
 
@@ -49,20 +33,21 @@ def main() -> None:
     model, facts = load_generator(project.GENERATOR)
     names = names_in(facts, model.classes) or [str(label) for label in range(model.classes)]
     discriminator, _ = load_discriminator(project.DISCRIMINATOR)
-    _, columns = layout(*model.shape[1:])
+    _, columns = contact_sheet.layout(*model.shape[1:])
     few = torch.arange(min(model.classes, MAX_ROWS, columns))
-    labels = torch.arange(min(model.classes, MAX_CLASSES)).repeat_interleave(columns)
-    drawings = model.draw(labels, SEED)
-    nothing = [sheet_with("No losses: this generator is not trained.")] * 2
+    labels = torch.arange(min(model.classes, contact_sheet.MAX_CLASSES)).repeat_interleave(columns)
+    drawings, shown = model.draw(labels, SEED), names[: contact_sheet.MAX_CLASSES]
+    by_class = _grid(drawings, len(shown), WIDTH - contact_sheet.MAX_NAME_WIDTH)
+    nothing = [plots.sheet_with("No losses: this generator is not trained.")] * 2
     losses, probes = map(read_records, (project.LOSSES, project.PROBES))
-    figures = training_curves(losses)
-    curves = [picture_of(figure) for figure in figures]
+    figures = plots.training_curves(losses)
+    curves = [plots.picture_of(figure) for figure in figures]
     pictures = {
-        project.GRID: class_grid(drawings, names[:MAX_CLASSES]),
+        project.GRID: contact_sheet.add_row_names(by_class, shown),
         project.BESIDE_REAL: beside_real(drawings, labels, project.REAL_SAMPLES),
         project.STRIP: _grid(model.draw(few, SEED), 1, STRIP_WIDTH),
         project.LATENT_INTERPOLATION: latent_interpolation(model, max(columns, MIN_STEPS)),
-        project.CONFUSION_MATRIX: confusion_matrix_image(
+        project.CONFUSION_MATRIX: plots.confusion_matrix_image(
             Evaluation.read(project.EVALUATION).confusion, names
         ),
         **dict(zip(project.CURVES, curves or nothing, strict=True)),
@@ -72,12 +57,7 @@ def main() -> None:
     for path, picture in pictures.items():
         save_png(path, picture)
         log.info("%s: %d × %d pixels", path, picture.shape[1], picture.shape[0])
-    write_text(project.CURVES_HTML, curves_html(figures + training_curves(probes)))
-
-
-def class_grid(drawings: Tensor, names: list[str]) -> Picture:
-    """A row a class (the first 50), its name and its drawings."""
-    return add_row_names(_grid(drawings, len(names), WIDTH - MAX_NAME_WIDTH), names)
+    write_text(project.CURVES_HTML, plots.curves_html(figures + plots.training_curves(probes)))
 
 
 def beside_real(drawings: Tensor, labels: Tensor, sheet: Path) -> Picture:
@@ -85,7 +65,7 @@ def beside_real(drawings: Tensor, labels: Tensor, sheet: Path) -> Picture:
     with Image.open(sheet) as file:
         real = np.asarray(file)
     order, rows = np.arange(len(labels)), int(labels.max()) + 1
-    drawn = arrange_by_class(drawings.numpy(), labels.numpy(), order, rows)
+    drawn = contact_sheet.arrange_by_class(drawings.numpy(), labels.numpy(), order, rows)
     separator = np.full((len(real), SEPARATOR_WIDTH, *real.shape[2:]), 255, np.uint8)
     both = np.concatenate([real, separator, drawn], axis=1)
     caption = Image.new("L" if real.ndim == 2 else "RGB", (both.shape[1], CAPTION_HEIGHT))
@@ -101,7 +81,9 @@ def latent_interpolation(model: GenerativeModel, steps: int) -> Picture:
     rows = min(model.classes, MAX_ROWS)
     images = model.interpolation(torch.arange(rows), steps, SEED)
     if images is None:
-        return sheet_with("This generator has no latents, so there is no way from one to another.")
+        return plots.sheet_with(
+            "This generator has no latents, so there is no way from one to another."
+        )
     return _grid(images, rows)
 
 
@@ -109,7 +91,9 @@ def _grid(images: Tensor, rows: int, width: int = WIDTH) -> Picture:
     """Images uint8 [N, C, H, W] in `rows` rows, enlarged up to `width` pixels."""
     grid = images.unflatten(0, (rows, -1))
     scale = max(1, width // (grid.shape[1] * images.shape[-1]))
-    return image_grid(grid.numpy(), GAP, BACKGROUND, scale)
+    return contact_sheet.image_grid(
+        grid.numpy(), contact_sheet.GAP, contact_sheet.BACKGROUND, scale
+    )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from cgan.project import PACKAGE
 
 # As torch says it of the host and of CUDA: RuntimeErrors, both.
 NO_MEMORY = ("can't allocate memory", "out of memory", "can't start new thread")
+
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 log = logging.getLogger(__name__)
@@ -26,8 +27,8 @@ def run_stage(stage: Callable[[], None]) -> None:
     after the stage, so dvc.lock would pair the new text with results of the old (treeverse/dvc#11058).
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    before = _sources()
     try:
-        before = _sources()
         stage()
         _refuse_changes(before)
     except KeyboardInterrupt:
@@ -48,13 +49,11 @@ def _in_words(error: Exception) -> str:
     again = "Then run `dvc repro` again: a training goes on from its last checkpoint."
     if isinstance(error, MemoryError) or any(sign in str(error) for sign in NO_MEMORY):
         details = str(error).partition("\n")[0][:200] or "no details"
-        return (
-            f"out of memory ({details}). End other programs, or lower `train.batch_size` or the widths in "
-            f"params.yaml; of a GPU, `train.device: cpu` takes none. {again}"
-        )
+        advice = "End other programs, lower `train.batch_size`, or set `train.device: cpu`"
+        return f"out of memory ({details}). {advice}. {again}"
     if isinstance(error, OSError) and error.filename:
-        advice = "Free some space" if error.errno in NO_SPACE else "Correct that"
-        return f"{error.filename}: {error.strerror}. {advice}. {again}"
+        advice = "Free some space. " if error.errno in NO_SPACE else ""
+        return f"{error.filename}: {error.strerror}. {advice}{again}"
     return ""
 
 
@@ -66,9 +65,8 @@ def _sources() -> dict[Path, str]:
 
 def _refuse_changes(before: dict[Path, str]) -> None:
     # By file, not by name: the stage's own module is called `__main__`.
-    modules = [getattr(module, "__dict__", {}) for module in list(sys.modules.values())]
-    loaded = [Path(module["__file__"]) for module in modules if module.get("__file__")]
-    used = {Path("params.yaml"), *loaded}
+    loaded = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    used = {Path("params.yaml"), *map(Path, filter(None, loaded))}
     changed = {path.name for path, _ in before.items() ^ _sources().items() if path in used}
     if changed:
         raise CganError(

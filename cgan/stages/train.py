@@ -1,10 +1,8 @@
-"""Stage train: a generator of the kind that the params ask for.
+"""Stage train: a generator of the kind that the params ask for. It goes on from a checkpoint.
 
-An interrupted training goes on where its checkpoint is.
-
-Checkpoints lie in the training's folder, `.cgan/runs/<fingerprint>`; the fingerprint is a hash of everything
-that determines the result. They are no outputs of DVC's, because DVC deletes those before a stage starts. The
-last one is of the last step: whatever is killed before DVC knows the result, the next start goes on there.
+Checkpoints lie in the training's folder, `.cgan/runs/<fingerprint>`, since DVC deletes outputs before a stage
+starts; the fingerprint is a hash of everything that determines the result. The last one is of the last step:
+whatever is killed before DVC knows the result, the next start goes on there.
 """
 
 import contextlib
@@ -21,7 +19,7 @@ from cgan import project
 from cgan.errors import Interrupted
 from cgan.files import fingerprint, locked, read_json, write_bytes, write_json
 from cgan.images import Images, load_images
-from cgan.model.hardware import Hardware, choose_hardware
+from cgan.model.hardware import choose_hardware
 from cgan.model.model_file import save_discriminator, save_generator
 from cgan.params.sections import Params, TrainParams, flatten
 from cgan.pipeline.params_file import load_params
@@ -34,7 +32,7 @@ from cgan.project import DISCRIMINATOR, GENERATOR, LOSSES, PREVIEWS, PROBES, TRA
 from cgan.quality.judge import load_judge
 from cgan.stages.origin import keep_source, origin_tags, project_tree, run_name
 from cgan.stages.runner import log, run_stage
-from cgan.training.auto import Choice, choose
+from cgan.training.auto import choose
 from cgan.training.fingerprint import determining_facts
 from cgan.training.loop import TrainingResult, train_or_make, training_facts
 from cgan.training.records import write_records
@@ -52,15 +50,20 @@ def main() -> None:
     judge, judge_facts = load_judge(project.JUDGE)
     facts = determining_facts(choice.params, images, hardware, judge_facts["digest"])
     folder = project.training_folder(fingerprint(facts))
-    dataset, tree = dataset_facts(images), project_tree()
+    dataset, tree, p = dataset_facts(images), project_tree(), choice.params
+    tags = {
+        "cgan.chosen_for_the_data": choice.explanation or "nothing",
+        "cgan.device": str(hardware.device),
+        "cgan.precision": hardware.precision_name,
+        FINGERPRINT_TAG: folder.name,
+    }
     training: TrainingRecord = {
-        "run_name": run_name(params.train),
+        "run_name": run_name(p),
         "experiment": store.experiment_name(params.tracking.experiment),
-        "params": recorded_params(params, choice.params),
-        "tags": origin_tags(dataset, tree) | training_tags(choice, hardware, folder.name),
+        "params": recorded_params(params, p),
+        "tags": origin_tags(dataset, tree) | tags,
         "dataset": dataset,
     }
-    p = choice.params
     with exclusive_training(folder), stop_signals() as signals:
         keep_source(tree)
         with tracked_training(folder, training) as tracker:
@@ -83,22 +86,12 @@ def main() -> None:
                 training["training_s"] = round(trained.wall_time_s, 1)
 
 
-def training_tags(choice: Choice, hardware: Hardware, training_fingerprint: str) -> dict[str, str]:
-    return {
-        "cgan.chosen_for_the_data": choice.explanation or "nothing",
-        "cgan.device": str(hardware.device),
-        "cgan.precision": hardware.precision_name,
-        FINGERPRINT_TAG: training_fingerprint,
-    }
-
-
 @contextlib.contextmanager
 def tracked_training(folder: Path, training: TrainingRecord) -> Iterator[LiveTracker]:
     """A training, live in MLflow, from its begin to its end. Then TRAINING says what the stage record needs:
     `training`, to which are added run_key, began_ms and ended_ms.
 
-    DVC learns of a result after the stage has ended. If this was killed before, or interrupted, the training
-    is taken up at its last step, with the key, name and begin that it had.
+    A training that was killed or interrupted is taken up with the key, name and begin that it had.
     """
     in_progress = folder / project.TRAINING_IN_PROGRESS
     if in_progress.is_file():
@@ -180,8 +173,9 @@ def stop_signals() -> Iterator[list[int]]:
         sys.exit(128 + signals[0])
     finally:
         for number, handler in before.items():
-            # Another signal while the process ends must not change its exit code.
-            signal.signal(number, signal.SIG_IGN if signals else handler)
+            signal.signal(
+                number, signal.SIG_IGN if signals else handler
+            )  # one more changes nothing
 
 
 if __name__ == "__main__":

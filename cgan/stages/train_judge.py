@@ -26,12 +26,8 @@ def main() -> None:
     judge = train_judge(data, params.train_judge, hardware, partial(progress, "judge")).cpu()
     estimate = accuracy(judge, holdout)
     right, (low, high) = estimate.value, estimate.interval
-    facts = {
-        "params": params.train_judge.model_dump(),
-        "data_digest": data.digest,
-        "torch": torch.__version__,
-    }
-    save_judge(JUDGE, judge, facts)
+    facts = {"params": params.train_judge.model_dump(), "data_digest": data.digest}
+    save_judge(JUDGE, judge, facts | {"torch": torch.__version__})
     numbers = {
         "accuracy": round(right, 5),
         "accuracy_low": round(low, 5),
@@ -45,10 +41,9 @@ def main() -> None:
     needed = params.gate.min_judge_accuracy
     if low < needed:
         log.warning(
-            f"Warning: the judge is right on {share}, mean over classes, and the gate promotes nothing "
-            f"below {percent(needed, 0)} (`gate.min_judge_accuracy`). Look at the labels (`cgan validate`, "
-            "reports/real_samples.png), add images, scale pictures down less (`data.height`, "
-            "`data.width`), hold out more (`preprocess.holdout_fraction`), raise "
+            f"Warning: the gate promotes nothing while the judge may be right on less than "
+            f"{percent(needed, 0)} (`gate.min_judge_accuracy`). Look at the labels (`cgan validate`, "
+            "reports/real_samples.png), add images, hold out more (`preprocess.holdout_fraction`), raise "
             "`train_judge.total_kimg`, or merge similar classes."
         )
 

@@ -1,12 +1,11 @@
 """`make up`, `make deploy`, `make down`, and the files in deploy/; once with real servers."""
 
 import getpass
-import json
 import os
 import re
 import shutil
+import socket
 import stat
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,10 +35,8 @@ def test_one_night_at_a_time_at_two_in_the_morning() -> None:
     assert nightly["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
     assert "schedules" not in train
     # The worker takes one more, to cancel it.
-    unit = (DEPLOY / "systemd/cgan-worker.service").read_text()
-    for text in (production.PROGRAMS["worker"], unit):
-        assert "prefect worker start --pool cgan --type process --limit 2 " in text
-    assert nightly["work_pool"]["name"] == "cgan"
+    start = "prefect worker start --pool cgan --type process --limit 2 "
+    assert start in production.PROGRAMS["worker"] and nightly["work_pool"]["name"] == "cgan"
 
 
 def test_the_files_for_several_machines_are_valid(tmp_path: Path) -> None:
@@ -48,7 +45,7 @@ def test_the_files_for_several_machines_are_valid(tmp_path: Path) -> None:
 
     text = (DEPLOY / "shared/compose.yaml").read_text()
     services = yaml.safe_load(text)["services"]
-    told = named(production.SETTINGS.read_text())
+    told = named((DEPLOY / "servers.env").read_text())
     told = told.union(*(service.get("environment", ()) for service in services.values()))
     published = [name for name, service in services.items() if "ports" in service]
     assert published == ["caddy"], "what does not encrypt is not reached"
@@ -70,17 +67,17 @@ def test_the_files_for_several_machines_are_valid(tmp_path: Path) -> None:
         run("docker", "compose", "config", "--quiet", cwd=tmp_path / "deploy/shared")
 
 
-@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd")
-@pytest.mark.parametrize("name", ["cgan-worker.service", "cgan@.service"])
-def test_systemd_can_read_the_units(tmp_path: Path, name: str) -> None:
-    """With this clone in the place of theirs."""
-    unit = tmp_path / name.replace("@", "@prefect")
-    text = (DEPLOY / "systemd" / name).read_text()
-    text = text.replace("/srv/cgan/.venv/bin/python", shutil.which("python3") or "/usr/bin/python3")
-    text = text.replace("/srv/cgan", str(ROOT)).replace("User=cgan", f"User={getpass.getuser()}")
-    unit.write_text(text)
-    done = ended("systemd-analyze", "verify", unit, cwd=tmp_path)
-    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+def test_the_unit_runs_a_program_of_the_procfile(tmp_path: Path) -> None:
+    """As systemd reads it, with this clone in the place of its own."""
+    text = (DEPLOY / "systemd/cgan@.service").read_text().replace("/srv/cgan", str(ROOT))
+    (shell,) = re.findall(r"^ExecStart=/bin/sh -c '(.*)'$", text, re.MULTILINE)
+    said = shell.replace("%i", "worker").replace("$$", "$").replace("exec", "echo")
+    assert f"{run('sh', '-c', said, cwd=ROOT).strip()}" == production.PROGRAMS["worker"]
+    if shutil.which("systemd-analyze"):
+        unit = tmp_path / "cgan@prefect.service"
+        unit.write_text(text.replace("User=cgan", f"User={getpass.getuser()}"))
+        done = ended("systemd-analyze", "verify", unit, cwd=tmp_path)
+        assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
 @pytest.fixture
@@ -94,74 +91,79 @@ def project(repo: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_what_up_starts_knows_its_project_and_its_servers(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def become(_path: str, _command: list[str], environment: dict[str, str]) -> None:
-        found.append(environment)
-        sys.exit()
-
-    def started_with(**more: str) -> dict[str, str]:
-        for name, value in more.items():
-            monkeypatch.setenv(name, value)
-        with pytest.raises(SystemExit):
-            production.main(["run", "worker"])
-        return found[-1]
-
-    found: list[dict[str, str]] = []
-    monkeypatch.setattr(os, "execve", become)
-    ports = {"MLFLOW_PORT": "5100", "PREFECT_PORT": "4300"}
-    own = started_with(**ports)
+    monkeypatch.setenv("MLFLOW_PORT", "5100")
+    monkeypatch.setenv("PREFECT_PORT", "4300")
+    own = production._environment(project)
     assert own["MLFLOW_WORKERS"] == "1" and "PREFECT_CLIENT_MAX_RETRIES" in own
     assert "MLFLOW_TRACKING_URI" not in own
     assert own["PREFECT_HOME"] == str(project / ".cgan/production/prefect")
     assert own["CGAN_SOURCE"] == own["PYTHONPATH"] == str(project)
     assert own["PREFECT_API_URL"] == "http://127.0.0.1:4300/api"
     assert own["CGAN_MLFLOW_PAGE"] == "http://127.0.0.1:5100"
-    # A database is asked by MLflow's server alone; of a server elsewhere the page has no password.
-    own = started_with(MLFLOW_BACKEND_STORE_URI="postgresql://me:secret@db/runs")
-    assert own["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5100"
-    own = started_with(MLFLOW_TRACKING_URI="http://me:secret@mlflow.example")
-    assert own["CGAN_MLFLOW_PAGE"] == "http://mlflow.example"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@mlflow.example")
+    assert production._environment(project)["CGAN_MLFLOW_PAGE"] == "http://mlflow.example"
 
 
 @pytest.fixture
 def light_programs(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Python's own web server in the place of all three."""
-    server = "http.server {} --bind 127.0.0.1"
-    programs = {name: server.format(f"{{{name}}}") for name in ("mlflow", "prefect", "worker")}
-    monkeypatch.setattr(production, "PROGRAMS", programs)
+    """Python's own web server in the place of both servers."""
+    server = "python -m http.server --bind 127.0.0.1 ${}".format
+    programs = {name: server(f"{name.upper()}_PORT") for name in ("mlflow", "prefect")}
+    monkeypatch.setattr(production, "PROGRAMS", {**programs, "worker": "sleep 1000"})
     monkeypatch.setattr(production, "STAYS_UP_S", 0.1)
     yield
     production.main(["down"])
 
 
 def pids(project: Path) -> dict[str, int]:
-    """Of what `up` started, in the order of their start."""
-    state = json.loads((project / production.STATE).read_text())
-    return {name: pid for name, (pid, _) in state.items()}
+    """Of what `up` started."""
+    return {name: process.pid for name, process in production._running(project).items()}
 
 
+# What `up` starts outlives it.
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
 @pytest.mark.usefixtures("light_programs")
 def test_up_and_down_can_be_repeated_in_any_order(
-    project: Path, capsys: pytest.CaptureFixture[str]
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert production.main(["down"]) == 0 and "Nothing was running" in capsys.readouterr().out
     assert production.main(["deploy"]) == 1 and "make up" in capsys.readouterr().err
-    first = production.up(project)
-    next(first)
-    first.close()  # as by Ctrl-C
+    next(iter(production.up(project)))  # and then Ctrl-C
+    assert [*pids(project)] == ["mlflow"]
     assert production.main(["up"]) == 0
     assert stat.S_IMODE((project / PRODUCTION).stat().st_mode) == 0o700, "logs and parameters"
-    started = pids(project)
-    assert list(started) == ["mlflow", "prefect", "worker"]
-    psutil.Process(started["mlflow"]).kill()
-    wait_until(lambda: not answers(f"http://127.0.0.1:{os.environ['MLFLOW_PORT']}"))
-    assert production.main(["up"]) == 0
+    first = pids(project)
+    assert [*first] == ["mlflow", "prefect", "worker"]
+    psutil.Process(first["mlflow"]).kill()
+    taken = f"http://127.0.0.1:{os.environ['MLFLOW_PORT']}"
+    wait_until(lambda: not answers(taken))
+    # What runs keeps its ports, whatever the environment says by now.
+    monkeypatch.setenv("MLFLOW_PORT", str(free_port()))
+    assert production.main(["up"]) == 0 and answers(taken)
     again = pids(project)
-    assert {**again, "mlflow": 0} == {**started, "mlflow": 0} and again != started
+    assert {**again, "mlflow": 0} == {**first, "mlflow": 0} and again != first
     capsys.readouterr()
     assert production.main(["down"]) == 0
     assert capsys.readouterr().out == "Stopped: worker, prefect, mlflow.\n"
     assert not any(map(psutil.pid_exists, again.values()))
-    assert production.main(["up"]) == 0 and all(map(psutil.pid_exists, pids(project).values()))
+    (project / PRODUCTION / "worker.pid").write_text(str(os.getpid()))  # of another by now
+    assert pids(project) == {}
+    assert production.main(["up"]) == 0 and len(pids(project)) == 3
+
+
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+@pytest.mark.usefixtures("light_programs")
+def test_what_does_not_come_up_says_why(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", int(os.environ["PREFECT_PORT"]))):
+        assert production.main(["up"]) == 1
+    assert "Choose another with PREFECT_PORT=." in capsys.readouterr().err
+    monkeypatch.setitem(production.PROGRAMS, "prefect", "seq 30")
+    assert production.main(["up"]) == 1
+    words = capsys.readouterr().err
+    assert words.startswith("Error: prefect did not start. The end of ")
+    assert words.endswith(":\n" + "".join(f"{number}\n" for number in range(21, 31)))
 
 
 # All of it
@@ -191,7 +193,7 @@ def client(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SyncPrefe
         for command in ("up", "up", "deploy", "deploy"):
             make(project, command)
         url = f"http://127.0.0.1:{os.environ['PREFECT_PORT']}/api"
-        silent = ("automation", "create", "--from-file", "flows/silent.yaml")
+        silent = ("automation", "create", "--from-file", "deploy/silent.yaml")
         run("prefect", "--no-prompt", *silent, cwd=project, PREFECT_API_URL=url)
         settings = temporary_settings({PREFECT_API_URL: url})
         with settings, get_client(sync_client=True) as found:

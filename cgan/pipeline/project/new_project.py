@@ -4,15 +4,15 @@ import importlib.util
 import itertools
 import os
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 from cgan import __version__
+from cgan.commands import CommandError, output_of
 from cgan.drawing.drawings import new_folder
 from cgan.errors import CganError
 from cgan.files import write_text
-from cgan.git import GitError, git
+from cgan.git import git
 from cgan.project import PACKAGE_PARENT
 
 # The wheel holds them too: `data-files` in pyproject.toml.
@@ -59,20 +59,15 @@ def make_project(out: Path) -> str:
             write_text(folder / name, without_code(text) if name == "dvc.yaml" else text)
         write_text(folder / "README.md", README.format(name=out.resolve().name))
         git("init", "--quiet", folder=folder)
-        made = subprocess.run(
-            [sys.executable, "-m", "dvc", "init", "--quiet"],
-            cwd=folder,
-            env={**os.environ, "DVC_NO_ANALYTICS": "true"},  # the settings come after it
-            capture_output=True,
-        )
-        if made.returncode:
-            raise CganError(f"`dvc init` failed: {made.stderr.decode(errors='replace')[-1000:]}")
+        init = (sys.executable, "-m", "dvc", "init", "--quiet")
+        silent = {**os.environ, "DVC_NO_ANALYTICS": "true"}  # the settings come after it
+        output_of(*init, folder=folder, environment=silent)
         write_text(folder / ".dvc/config", DVC_SETTINGS)
         git("add", ".", folder=folder)
         committed = "with its first commit"
         try:
             git("commit", "--quiet", "-m", FIRST_COMMIT, folder=folder)
-        except GitError as error:
+        except CommandError as error:
             committed = (
                 f"but nothing is committed ({str(error).splitlines()[-1]}). Correct that (git "
                 "needs your name: `git config --global user.name`, `user.email`), then run "

@@ -9,7 +9,6 @@ See docs/adr/0015-one-alias-says-who-is-served.md.
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import tempfile
 import time
@@ -122,10 +121,9 @@ class Registry:
                     f"run {run.info.run_id} has no complete generator in {self.address}. Run `dvc repro "
                     "--force --single-item record`, then `cgan gate` again."
                 )
-            with contextlib.redirect_stderr(io.StringIO()):  # MLflow reports it in its own words
-                uri = f"models:/{model.model_id}"
-                tags = {DIGEST: digest, RUN_NAME: str(run.info.run_name)}
-                number = mlflow.register_model(uri, self.model, tags=tags).version
+            tags = {DIGEST: digest, RUN_NAME: str(run.info.run_name)}
+            uri = f"models:/{model.model_id}"
+            number = mlflow.register_model(uri, self.model, tags=tags).version
             self.client.set_registered_model_alias(self.model, CHALLENGER, str(number))
             return self.version(int(number))
 

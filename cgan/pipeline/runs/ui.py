@@ -13,30 +13,21 @@ from cgan.pipeline.tracking import store
 
 
 def serve_ui(root: Path, port: int) -> NoReturn:
-    """Become `mlflow server` on this machine.
-
-    It serves MLFLOW_BACKEND_STORE_URI, else the project's store; MLflow's own variables set the rest. Raises
-    CganError where the port is taken or a server keeps the runs.
-    """
+    """Become `mlflow server` for the project's store; MLflow's own variables set the rest. Raises CganError
+    where the port is taken or a server keeps the runs."""
     hosts.require_free(hosts.LOOPBACK, port, "--port")  # MLflow's server would end with exit code 0
-    backend = os.environ.get(store.BACKEND_VARIABLE, "").strip()
-    uri = backend or store.store_uri(root)
+    uri = store.store_uri(root)
     if hosts.is_server(uri):
-        raise CganError(
-            f"{store.STORE_VARIABLE} is {hosts.without_credentials(uri)}, a server already: open it in a "
-            f"browser, or set {store.BACKEND_VARIABLE} to the database that `cgan ui` should show."
-        )
-    files = store.artifact_root(uri, root)
+        shown = hosts.without_credentials(uri)
+        raise CganError(f"{store.STORE_VARIABLE} is {shown}, a server: open it in a browser.")
     settings = {
         **store.MLFLOW_SETTINGS,
-        # With MLFLOW_BACKEND_STORE_URI clients are on any machine, and files go by way of the server.
-        "MLFLOW_DEFAULT_ARTIFACT_ROOT": "mlflow-artifacts:/" if backend else files,
-        "MLFLOW_ARTIFACTS_DESTINATION": files,
+        "MLFLOW_DEFAULT_ARTIFACT_ROOT": store.artifact_root(uri, root),
         "MLFLOW_REGISTRY_STORE_URI": uri,  # or MLflow talks of it
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # more processes, for LLM judges only
         "PYTHONWARNINGS": "ignore",  # of one library about another
         **os.environ,
-        store.BACKEND_VARIABLE: uri,  # no argument: every user can read those
+        "MLFLOW_BACKEND_STORE_URI": uri,  # no argument: every user can read those
     }
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
     command += ["--uvicorn-opts", "--log-level warning"]

@@ -1,6 +1,6 @@
 """A training in MLflow while it goes on: its metrics, sent by a thread that ends with the first failure.
 
-MLflow's own asynchronous logging drops a batch that fails, and says so in a log alone.
+MLflow's own asynchronous logging waits for all that is queued when the process ends, also of a silent server.
 """
 
 from __future__ import annotations
@@ -20,10 +20,8 @@ log = logging.getLogger(__name__)
 
 
 class LiveTracker:
-    """Sends the metrics of a training. It waits for MLflow at its end only, and no longer than PATIENCE_S.
-
-    Pictures come from the stage record, with all that did not arrive. `training` is `Run`'s.
-    """
+    """Sends the metrics of a training, and waits for MLflow at its end only; the stage record sends the rest.
+    `training` is `Run`'s."""
 
     def __init__(self, training: TrainingRecord) -> None:
         self._uri = store.store_uri(project_root())

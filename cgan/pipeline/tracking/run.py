@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from cgan.errors import TrackingError
 from cgan.files import read_json
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
 
 MODEL_NAME = "generator"
-IMAGE_SIDE = 256  # pixels that MLflow's page has for a picture
 BATCH = 1000  # metrics that MLflow takes in one call
 
 Point = tuple[str, float, int, int]  # of a metric: name, value, step, time in ms
@@ -139,12 +137,10 @@ class Run:
             self.client.log_batch(self.run_id, finite[start : start + BATCH])
 
     def log_image(self, name: str, image: NDArray[np.uint8], step: int, time_ms: int) -> None:
-        """uint8 [H, W] or [H, W, 3]; a small one is enlarged."""
+        """uint8 [H, W] or [H, W, 3]."""
         mark = f"{name.rpartition('/')[2]}+step+{step}+"  # MLflow ends the name of each at random
         if not any(mark in path for path in self._pictures):
-            scale = max(1, IMAGE_SIDE // max(image.shape[:2]))
-            enlarged = Image.fromarray(image.repeat(scale, 0).repeat(scale, 1))
-            self.client.log_image(self.run_id, enlarged, None, name, step, time_ms)
+            self.client.log_image(self.run_id, image, None, name, step, time_ms)
 
     @functools.cached_property
     def _pictures(self) -> list[str]:

@@ -18,8 +18,7 @@ from cgan.project import STRIP, home, project_root
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-# Environment variables of MLflow's: the store that a client writes to, and the one that a server keeps.
-STORE_VARIABLE, BACKEND_VARIABLE = "MLFLOW_TRACKING_URI", "MLFLOW_BACKEND_STORE_URI"
+STORE_VARIABLE = "MLFLOW_TRACKING_URI"
 SQLITE = "sqlite:///"
 # By its defaults a client would try for four minutes: it tries once, where the user has set nothing else.
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
