@@ -19,11 +19,7 @@ class ParamsError(CganError):
 
 
 class DataError(CganError):
-    """The data cannot be used."""
-
-
-class SourceError(CganError):
-    """The data could not be obtained: download, credentials, archive."""
+    """The data cannot be had, or not be used."""
 
 
 class ModelError(CganError):

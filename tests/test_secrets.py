@@ -24,7 +24,7 @@ from conftest import (
 )
 from mlflow import MlflowClient
 
-from cgan.errors import SourceError, TrackingError
+from cgan.errors import DataError, TrackingError
 from cgan.params.sections import DataParams
 from cgan.pipeline.tracking.logged_model import save_mlflow_model
 from cgan.pipeline.tracking.run import open_run, read_training
@@ -86,7 +86,7 @@ def test_a_key_is_nowhere_after_downloads_that_fail(
         Answer(b"label,pixel0\n" * 9000, cut=1000),
     ):
         server = kaggle(answer)
-        with pytest.raises(SourceError) as caught:
+        with pytest.raises(DataError) as caught:
             sources.fetch(params, tmp_path / "train.csv", tmp_path / "pictures")
         assert any(FORMS[1].decode() in sent or MARK in sent for _, sent in server.seen)
         with (tmp_path / "messages").open("a") as file:

@@ -107,10 +107,9 @@ class LocalScoreSampler(GenerativeModel):
         settings = LocalScoreSettings(**architecture["settings"])
         images, labels = tensors["images"], tensors["labels"]
         sampler = cls(images, labels, settings)
-        if images.dtype != torch.uint8 or asdict(sampler.architecture) != architecture:
-            raise ValueError(f"{images.dtype}, {asdict(sampler.architecture)}")
-        if len(images) != len(labels) or len(labels.unique()) != sampler.classes:
-            raise ValueError(f"{len(images)} images, labels {labels.unique().tolist()}")
+        found = images.dtype, len(labels), labels.unique().tolist(), asdict(sampler.architecture)
+        if found != (torch.uint8, len(images), [*range(sampler.classes)], architecture):
+            raise ValueError(f"{len(images)} images, and {found}")
         return sampler
 
     @classmethod

@@ -60,7 +60,7 @@ WORST_CLASS_ACCURACY = Metric(
 
 def drawn_accuracies(conditions: Conditions, judged: Tensor) -> Estimates:
     """The accuracies of drawings that the judge takes for these classes, int64 [N]."""
-    labels, weights = conditions.drawn_labels, conditions.all_drawn_weights
+    labels, weights = conditions.drawn_labels, conditions.bin_weights["all drawn"]
     return _accuracies(judged == labels, labels, conditions.classes, weights, weights.shape[1])
 
 

@@ -71,8 +71,9 @@ MAX_DRAWING_S = 60.0
 MAX_BINS = 200
 MIN_GROUPS = 10  # held out; fewer don't show how they vary, and one would have no noise at all
 
-Source = Literal["heldout", "drawn", "training"]
-"""Where images come from. Training images take the drawings' place in real images' scores."""
+Source = Literal["heldout", "drawn", "all drawn", "training"]
+"""Where images come from: the drawings that have the hold-out's class mix, or all of them. Training images
+take the drawings' place in real images' scores."""
 
 
 @dataclass(eq=False)
@@ -156,22 +157,16 @@ class Conditions:
             block_rows = block_rows.sort().values  # groups stand together
         self.heldout_block = self.shuffled_features[block_rows]
         self.heldout_cuts = _cuts(len(labels), None if groups is None else groups[rows])
-
-        def weights(images: int) -> Tensor:
-            return bootstrap_weights(min(MAX_BINS, images), random)
-
         # The order in which these are picked is part of what a seed means.
-        heldout_weights = bootstrap_weights(len(self.heldout_cuts) + 1, random)
-        drawn_weights = weights(count)
-        self.all_drawn_weights = weights(len(self.drawn_labels))
-        self.bin_weights: dict[Source, Tensor] = {
-            "heldout": heldout_weights,
-            "drawn": drawn_weights,
-            "training": weights(count),
+        bins: dict[Source, int] = {
+            "heldout": len(self.heldout_cuts) + 1,
+            "drawn": min(MAX_BINS, count),
+            "all drawn": min(MAX_BINS, len(self.drawn_labels)),
+            "training": min(MAX_BINS, count),
         }
-        self.part_weights: dict[Source, Tensor] = {
-            source: bootstrap_weights(JACKKNIFE_PARTS, random) for source in self.bin_weights
-        }
+        self.bin_weights = {name: bootstrap_weights(bins[name], random) for name in bins}
+        del bins["all drawn"]  # whose accuracy has no jackknife
+        self.part_weights = {name: bootstrap_weights(JACKKNIFE_PARTS, random) for name in bins}
 
     @cached_property
     def heldout_gaussians(self) -> feature_metrics.Gaussians:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from cgan.errors import SourceError
+from cgan.errors import DataError
 from cgan.images import SPLITS
 from cgan.settings import setting
 from cgan.text import bullets, listed
@@ -54,7 +54,7 @@ class Album:
 def open_source(path: Path) -> Iterator[Path | Album]:
     """Yield the album that `data.path` means, or the file of pixels: a CSV, which may be packed.
 
-    Raises SourceError where there is neither, for an archive with a link or a name that leads outside, and
+    Raises DataError where there is neither, for an archive with a link or a name that leads outside, and
     for a listing with faults.
     """
     if path.is_dir():
@@ -63,13 +63,13 @@ def open_source(path: Path) -> Iterator[Path | Album]:
             return
         path = _only_file(path)
     if not path.is_file():
-        raise SourceError(
+        raise DataError(
             f"{path} does not exist, or is neither a file nor a folder (looked from {Path.cwd()}). "
             "Give the path of a .csv, .csv.gz or .zip, or of a folder that holds one, or pictures."
         )
     with contextlib.ExitStack() as opened:
         archive = None
-        # No .zip, or one that zipfile cannot read: `cgan.readers.sources.unpack` has an error for that.
+        # No .zip, or one that zipfile cannot read: `sources` has an error for that.
         with contextlib.suppress(OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
             archive = opened.enter_context(zipfile.ZipFile(path))
         if archive:
@@ -79,12 +79,12 @@ def open_source(path: Path) -> Iterator[Path | Album]:
 
 
 def safe_members(archive: zipfile.ZipFile, name: str) -> list[str]:
-    """The names of an archive's files. Raises SourceError where any member is a link, absolute, or leads
+    """The names of an archive's files. Raises DataError where any member is a link, absolute, or leads
     upwards; the message calls the archive `name`."""
     for member in archive.infolist():
         is_link = stat.S_ISLNK(member.external_attr >> 16)
         if is_link or LEADS_OUTSIDE.search(member.filename):
-            raise SourceError(
+            raise DataError(
                 f"{name}: member {member.filename[:80]!r} is a link, or points outside the archive. Nothing "
                 "was unpacked; do not trust this file."
             )
@@ -100,7 +100,7 @@ def _only_file(folder: Path) -> Path:
     files = sorted(f for f in folder.glob("[!.]*") if f.suffix.lower() in (".csv", ".zip", ".gz"))
     if len(files) == 1:
         return files[0]
-    raise SourceError(
+    raise DataError(
         f"{folder}: expected one .csv, .csv.gz or .zip, or folders of pictures (PNG, JPEG, GIF, BMP, WebP or "
         f"TIFF), one a class; found {listed([file.name for file in files]) or 'neither'}. Put the pictures "
         "of each class into a folder with its name. Of several files, set "
@@ -168,7 +168,7 @@ def _album_of_listing(listing: Path) -> Album:
     try:
         table = pd.read_csv(listing, dtype=str, keep_default_na=False)
     except ValueError as error:
-        raise SourceError(
+        raise DataError(
             f"{listing}: expected a CSV of `path,label`; {first_line(error)}."
         ) from None
     pictures, faults = dict[str, Picture](), list[str]()
@@ -184,7 +184,7 @@ def _album_of_listing(listing: Path) -> Album:
         pictures[name] = Picture(name, values["label"], split or "", values.get("group", ""))
     if faults or not pictures:
         shown = bullets(faults) or " 0 rows."
-        raise SourceError(
+        raise DataError(
             f"{listing}:{shown}\nGive each row a picture's path from this file's folder."
         )
     folders = {(root / name).parent for name in pictures}

@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from cgan.errors import SourceError
+from cgan.errors import DataError
 from cgan.params.sections import DataParams
 
 RETRY_DELAYS_S = (2.0, 10.0)  # kagglehub does not retry
@@ -25,7 +25,7 @@ NO_CREDENTIALS = (
 def download(params: DataParams, folder: str) -> Path:
     """The file that Kaggle gives for `data.member`, perhaps a .zip, somewhere in `folder`.
 
-    Raises SourceError, without credentials in it.
+    Raises DataError, without credentials in it.
     """
     if not sys.stderr.isatty():
         os.environ["TQDM_DISABLE"] = "1"  # in a log, kagglehub's bar would be a line without an end
@@ -33,7 +33,7 @@ def download(params: DataParams, folder: str) -> Path:
         import kagglehub
         from kagglehub.exceptions import UnauthenticatedError
     except ImportError:
-        raise SourceError(
+        raise DataError(
             "`data.source: kaggle` needs the package kagglehub: `pip install -e '.[kaggle]'`."
         ) from None
     slug, is_competition = params.kaggle, "/" not in params.kaggle
@@ -45,12 +45,12 @@ def download(params: DataParams, folder: str) -> Path:
             code = getattr(getattr(error, "response", None), "status_code", 0)
             kind, is_unauthenticated = type(error).__name__, isinstance(error, UnauthenticatedError)
         if is_unauthenticated or code == 401:
-            raise SourceError(NO_CREDENTIALS)
+            raise DataError(NO_CREDENTIALS)
         if delay is None or 0 < code < 429:
             break
         time.sleep(delay)
     page = f"competitions/{slug}/rules" if is_competition else f"datasets/{slug}"
-    raise SourceError(
+    raise DataError(
         f"The download from Kaggle failed: {kind} {code or ''}. Is `{slug}` right, and `data.member`? With "
         f"403, accept its rules at https://www.kaggle.com/{page}. Or run again later, or download the file "
         "in a browser and set `data.source: file`."

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from pydantic import TypeAdapter, ValidationError
 
-from cgan.errors import SourceError
+from cgan.errors import DataError
 from cgan.images import MAX_SIDE, MIN_SIDE, SPLITS, Images, pixels_digest
 from cgan.params.sections import ClassName, FormParams
 from cgan.readers.album import Album, Picture, first_line
@@ -31,7 +31,7 @@ Size = tuple[int, int]  # width and height in pixels, as Pillow has them
 def read_album(album: Album, params: FormParams) -> Images:
     """The pictures as arrays, grey if all are grey, each fitted to `height` × `width`.
 
-    Raises SourceError that names damaged files; for pictures of different sizes where no size is set; for a
+    Raises DataError that names damaged files; for pictures of different sizes where no size is set; for a
     name that no class can have.
     """
     names = _class_names(album)
@@ -78,7 +78,7 @@ def _read_all(
             continue  # refused below, with the sizes of all
         planes = np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)
         if len(pictures) * planes.nbytes > MAX_BYTES:
-            raise SourceError(
+            raise DataError(
                 f"{album.root}: more than {MAX_BYTES / 1e6:,.0f} MB of pixels. Set smaller "
                 f"{setting('data.height')} and {setting('data.width')}, or give fewer pictures."
             )
@@ -88,7 +88,7 @@ def _read_all(
             pixels = pixels.repeat(3, axis=1)
         pixels[row] = planes
     if faults:
-        raise SourceError(
+        raise DataError(
             f"{album.root}: {len(faults):,} of {len(pictures):,} pictures cannot be read:"
             f"{bullets(faults)}\nRemove or replace them."
         )
@@ -158,7 +158,7 @@ def _is_in_range(size: Size) -> bool:
 
 
 def _require_one_size(album: Album, pictures: list[Picture], sizes: list[Size]) -> None:
-    """Raises SourceError where the pictures have other sizes than one that images may have. It proposes the
+    """Raises DataError where the pictures have other sizes than one that images may have. It proposes the
     median sides, made smaller to PROPOSED_SIDE, in multiples of MIN_SIDE."""
     first_of_size = dict[Size, str]()
     for picture, size in zip(pictures, sizes, strict=True):
@@ -169,7 +169,7 @@ def _require_one_size(album: Album, pictures: list[Picture], sizes: list[Size]) 
     median = [statistics.median(sides) for sides in zip(*sizes, strict=True)]
     scale = min(1.0, PROPOSED_SIDE / max(median))
     width, height = (max(1, round(side * scale / MIN_SIDE)) * MIN_SIDE for side in median)
-    raise SourceError(
+    raise DataError(
         f"{album.root}: expected pictures of one size, with sides of {MIN_SIDE} to {MAX_SIDE}; found "
         f"{shown}. Set {setting('data.height', height)} and {setting('data.width', width)}, which is the "
         f"median shape, and {setting('data.fit', 'pad')} to cut off nothing."
@@ -183,7 +183,7 @@ def _class_names(album: Album) -> list[str]:
         TypeAdapter(list[ClassName]).validate_python(names)
     except ValidationError as error:
         wrong = [repr(names[int(fault["loc"][0])][:80]) for fault in error.errors()]
-        raise SourceError(
+        raise DataError(
             f"{album.root}: classes are named {listed(wrong)}; expected at most 60 characters that can be "
             "shown, no comma, and no space at an end. Rename them."
         ) from None

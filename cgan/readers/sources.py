@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cgan.errors import CganError, DataError, SourceError
+from cgan.errors import CganError, DataError
 from cgan.files import replacing, sha256_of
 from cgan.images import Images, save_images
 from cgan.params.checks import check_section
@@ -50,8 +50,8 @@ def read(path: Path | str, **options: Any) -> Images:
     `group`: `auto` for groups of what looks alike, or a regular expression for what files of one thing have
     in common; and `min_per_class` images (10).
 
-    Raises SourceError for a path or archive that cannot be read, DataError for what are no such images, with
-    row and column or file, and ParamsError for a wrong option.
+    Raises DataError for a path or archive that cannot be read, and for what are no such images, with row and
+    column or file; ParamsError for a wrong option.
     """
     params = check_section(ReadParams, "data", options, "cgan.read")
     images = read_source(Path(path), params, params)
@@ -61,8 +61,7 @@ def read(path: Path | str, **options: Any) -> Images:
 
 
 def read_source(path: Path, form: FormParams, expected: ValidateParams) -> Images:
-    """The images in a file, archive or folder. Raises SourceError for a path or archive that cannot be read,
-    DataError for what are no such images."""
+    """The images in a file, archive or folder. Raises DataError for what are no such images."""
     with open_source(path) as source:
         if isinstance(source, Album):
             return with_class_names(read_album(source, form), expected, str(source.root))
@@ -76,7 +75,7 @@ def fetch(params: DataParams, csv: Path, pictures: Path) -> dict[str, Any]:
     Returns facts about it: `source`; `origin`, a path, slug or package; `sha256` of the CSV, or of the
     pictures' arrays; `rows`; for pictures `files`. They hold no time, so equal data give equal facts.
 
-    Raises SourceError when the data cannot be had whole, OSError for trouble of the disk; all is then as it
+    Raises DataError when the data cannot be had whole, OSError for trouble of the disk; all is then as it
     was.
     """
     with contextlib.ExitStack() as opened:
@@ -111,7 +110,7 @@ def _copy(file: Stream, csv: Path, name: str) -> int:
         for line in iter(lambda: file.readline(CHUNK_BYTES), b""):
             size += len(line)  # whatever size an archive claims
             if size > MAX_BYTES:
-                raise SourceError(f"{name}: more than {MAX_BYTES / 1e6:,.0f} MB of CSV.")
+                raise DataError(f"{name}: more than {MAX_BYTES / 1e6:,.0f} MB of CSV.")
             target.write(line)
             rows += 1
     return max(0, rows)
@@ -170,7 +169,7 @@ def _sample_csv() -> bytes:
 def _open_csv(path: Path, member: str, name: str) -> Iterator[Stream]:
     """Open the plain CSV in a .csv, a .gz, or `member` of a .zip. Messages call the path `name`.
 
-    Raises SourceError for an archive that is damaged, encrypted or hostile.
+    Raises DataError for an archive that is damaged, encrypted or hostile.
     """
     with path.open("rb") as file:
         head = file.read(4)
@@ -189,7 +188,7 @@ def _open_csv(path: Path, member: str, name: str) -> Iterator[Stream]:
         except Exception as error:  # zipfile and the decompressors raise a dozen kinds
             if not packing or isinstance(error, CganError) or getattr(error, "errno", None):
                 raise
-            raise SourceError(
+            raise DataError(
                 f"{name}: a damaged {packing} archive, or packed in a way that Python cannot unpack "
                 f"({first_line(error)}). Download it again, or unpack it first."
             ) from None
@@ -202,7 +201,7 @@ def _find_member(archive: zipfile.ZipFile, member: str, name: str) -> str:
     matches = matches or [file for file in files if PurePosixPath(file).name == member]
     if len(matches) == 1:
         return matches[0]
-    raise SourceError(
+    raise DataError(
         f"{name}: expected one file named `{member}` in it, found {listed(files, 10) or 'nothing'}. Set "
         f"{setting('data.member')} to the full name of the one that you mean. Pictures need a folder for "
         "each class."

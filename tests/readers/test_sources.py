@@ -14,7 +14,7 @@ import pytest
 from conftest import KEY, Answer, KaggleServer, csv_lines, plain, uneven, write_folder, zip_of
 
 import cgan
-from cgan.errors import SourceError
+from cgan.errors import DataError
 from cgan.images import load_images
 from cgan.params.sections import DataParams
 from cgan.readers import pictures, sources
@@ -44,7 +44,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def refuses(**changes: Any) -> str:
     """The message, without a key; the destination must be as it was, with no litter beside it."""
-    with pytest.raises(SourceError) as caught:
+    with pytest.raises(DataError) as caught:
         fetch(**changes)
     assert TARGET.read_bytes() == GOOD and KEY not in str(caught.value)
     assert list(TARGET.parent.iterdir()) == [TARGET]
