@@ -37,7 +37,7 @@ def test_no_module_is_longer_than_a_reader_s_patience() -> None:
 # Lines of Python that each room may have. A feature pays for its lines with a deletion; where it cannot,
 # raise the ceiling in a commit that says what that pays for.
 CEILINGS = {
-    "cgan": 2_185,
+    "cgan": 2_181,
     "cgan/attacks": 741,
     "cgan/downstream": 860,
     "cgan/drawing": 618,
@@ -49,7 +49,7 @@ CEILINGS = {
     "cgan/quality": 2_359,
     "cgan/readers": 1_120,
     "cgan/service": 352,
-    "cgan/stages": 856,
+    "cgan/stages": 850,
     "cgan/training": 1_381,
     "flows": 847,
     "tests": 12_374,

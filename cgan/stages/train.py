@@ -139,8 +139,7 @@ def dataset_facts(data: Images) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def exclusive_training(folder: Path) -> Iterator[None]:
-    """Wait for another training in this tree, since killing `dvc` can leave one alive, or of the same result
-    in any checkout."""
+    """Wait for another training in this tree, which a killed `dvc` may leave, or of this result anywhere."""
     wait = functools.partial(log.info, "Another training is running here. Waiting for it.")
     here = project.project_root() / project.TRAIN_LOCK
     with locked(here, on_wait=wait), locked(project.training_lock(folder), on_wait=wait):
@@ -160,8 +159,7 @@ def write_outputs(trained: TrainingResult, facts: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Yield the list of SIGTERM and Ctrl-C that come, at which a training saves and stops; the first one
-    decides the exit code."""
+    """Yield the signals that come, at which a training saves and stops; the first decides the exit code."""
     signals: list[int] = []
     kinds = (signal.SIGTERM, signal.SIGINT)
     before = {kind: signal.signal(kind, lambda number, _: signals.append(number)) for kind in kinds}

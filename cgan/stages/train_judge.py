@@ -1,6 +1,5 @@
 """Stage train_judge: the class network that metrics look through, and its hold-out accuracy."""
 
-import time
 from functools import partial
 
 import torch
@@ -22,7 +21,6 @@ def main() -> None:
     hardware = choose_hardware(params.train.device, "auto")
     compute_deterministically()
     log.info("Training the judge on %d images (%s) …", len(data), hardware.device)
-    started = time.perf_counter()
     judge = train_judge(data, params.train_judge, hardware, partial(progress, "judge")).cpu()
     estimate = accuracy(judge, holdout)
     right, (low, high) = estimate.value, estimate.interval
@@ -35,9 +33,8 @@ def main() -> None:
         "heldout_images": len(holdout),
     }
     write_json(JUDGE_METRICS, {"judge": numbers})
-    seconds = time.perf_counter() - started
     share = f"{percent(right)} (95 %: {percent(low)} to {percent(high)}) of held-out images"
-    log.info(f"The judge is right on {share}, mean over classes; trained in {seconds:.0f} s")
+    log.info(f"The judge is right on {share}, mean over classes")
     needed = params.gate.min_judge_accuracy
     if low < needed:
         log.warning(
