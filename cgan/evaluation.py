@@ -14,14 +14,16 @@ from typing import Any, Literal
 from cgan.errors import CganError
 from cgan.files import read_json, write_json
 from cgan.proportions import joint_z, proportion_interval
-from cgan.report import Answer, Interval, Kind, Number, Report, Table, in_words
+from cgan.report import CANNOT_TELL, Answer, Interval, Kind, Number, Report, Table, in_words
 from cgan.text import percent
 
 # Keys of a context in which evaluations may differ and be compared. Of fewer drawings intervals are wider.
 FREE_KEYS = {"generator_digest", "drawn_images"}
 # Of real images' accuracy, from end to end: above, the sentence gives the interval.
 WIDE_INTERVAL = 0.05
-WEAK_JUDGE_ACCURACY = 0.9  # a judge that is right on fewer real images says little of drawings
+ABOVE_REAL = (
+    "odd ones are misread more often"  # why drawings can be right more often than real images
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +81,9 @@ class Evaluation(Answer):
     `metrics`: by their keys; `classes`: a row each, in the order of the labels. `confusion`: drawings by the
     class asked for and the one that the judge sees. `context`: what every number depends on;
     `context_differences` says whether two evaluations can be compared. `not_measurable`: why metrics have no
-    value, where the judge may be no better than one that guesses. `judge_on_test_set`: how often the judge is
-    right on the data's own test set, where there is one.
+    value, where the judge may be no better than one that guesses. `min_judge_accuracy`: on real images; a
+    judge below it cannot tell how good drawings are. `judge_on_test_set`: how often the judge is right on the
+    data's own test set, where there is one.
     """
 
     metrics: Mapping[str, Score]
@@ -88,6 +91,7 @@ class Evaluation(Answer):
     confusion: Sequence[Sequence[int]] = ()
     context: Mapping[str, Any] = field(default_factory=dict)
     not_measurable: str = ""
+    min_judge_accuracy: float = 0.9
     class_names: Sequence[str] | None = None
     judge_on_test_set: Score | None = None
 
@@ -117,30 +121,42 @@ class Evaluation(Answer):
         free = FREE_KEYS | sample_sizes - {self.score(key).sample_size}
         return {name: value for name, value in self.context.items() if name not in free}
 
+    @property
+    def judge_weakness(self) -> str:
+        """Why the judge cannot tell how good the drawings are; empty where it can."""
+        real = self.score("conditional_accuracy").real
+        if self.not_measurable or real is None or real >= self.min_judge_accuracy:
+            return self.not_measurable
+        needed = percent(self.min_judge_accuracy, 0)
+        return f"it is right on only {percent(real)} of real images, where {needed} are needed"
+
+    def shares_of_real(self, label: int) -> tuple[float, float]:
+        """What a class's accuracy and its diversity are of real images', at the near ends of intervals at
+        95 % for all classes together (Bonferroni): below 1, it is clearly behind in one of them, whatever
+        chance explains. Infinite where it is not known."""
+        row, z = self.classes[label], joint_z(len(self.classes))
+        accuracy = diversity = math.inf
+        if row.accuracy is not None and row.real_accuracy:
+            _, high = proportion_interval(row.accuracy, sum(self.confusion[label]), z)
+            accuracy = high / proportion_interval(row.real_accuracy, row.heldout, z)[0]
+        if row.diversity is not None and row.diversity_interval:
+            reach = row.diversity_interval[1] - row.diversity
+            diversity = row.diversity + z / joint_z(1) * reach
+        return accuracy, diversity
+
     def weakest_classes(self) -> list[tuple[int, str]]:
         """The classes that are clearly behind real images, in accuracy or diversity, the weakest first: the
-        label of each, and in words in what it is further behind.
-
-        They are behind where even the near ends of both intervals, which are at 95 % for all classes together
-        (Bonferroni), are apart. So of equally good classes, however many, one is named in at most one
-        evaluation of twenty.
-        """
-        found, z = [], joint_z(max(1, len(self.classes)))
+        label of each, and in words in what it is further behind. Of equally good classes, however many, one
+        is named in at most one evaluation of twenty."""
+        found = []
         for label, row in enumerate(self.classes):
-            parts = []  # what the class has of real images', at those ends, and in words
-            if row.accuracy is not None and row.real_accuracy:
-                _, high = proportion_interval(row.accuracy, sum(self.confusion[label]), z)
-                real_low, _ = proportion_interval(row.real_accuracy, row.heldout, z)
-                real = f"its {row.heldout:,} held-out images {percent(row.real_accuracy)}"
-                parts.append((high / real_low, f"{percent(row.accuracy)} right, {real}"))
-            if row.diversity is not None and row.diversity_interval:
-                reach = z / joint_z(1) * (row.diversity_interval[1] - row.diversity)
-                words = f"{percent(row.diversity, 0)} as diverse as real images"
-                parts.append((row.diversity + reach, words))
-            if parts:
-                part, words = min(parts)
-                found.append((part, label, words))
-        return [(label, words) for part, label, words in sorted(found) if part < 1]
+            accuracy, diversity = self.shares_of_real(label)
+            words = f"{in_words(row.diversity, digits=0)} as diverse as real images"
+            if accuracy < diversity:
+                real = f"its {row.heldout:,} held-out images {in_words(row.real_accuracy)}"
+                words = f"{in_words(row.accuracy)} right, {real}"
+            found.append((min(accuracy, diversity), label, words))
+        return [(label, words) for share, label, words in sorted(found) if share < 1]
 
     def report(self, training_s: float | None = None) -> Report:
         """The answer in a sentence, which tells the seconds of the training where they are known, with a
@@ -171,54 +187,49 @@ class Evaluation(Answer):
         )
         return Report(
             question="How good are the drawings?",
+            verdict=CANNOT_TELL if self.judge_weakness else "",
             sentence=" ".join(f"{part.removesuffix('.')}." for part in self._parts(training_s)),
             tables=[of_metrics, of_classes] if self.classes else [of_metrics],
             facts=asdict(self),
         )
 
     def _parts(self, training_s: float | None) -> Iterator[str]:
-        """Of the sentence: `Legible: 99.4 % (real images 98.6 %; odd ones are misread more often)`, `Varied
-        (recall): 96 % of real images`, `Weakest class: 9 (94 % as diverse as real images)`, `No near copies`,
-        `Trained in 24 s`. The word of a weak judge comes last."""
-        if self.not_measurable:
-            yield f"What the drawings are worth is not measurable: {self.not_measurable}"
-        accuracy = self._beside_real("conditional_accuracy")
-        weak = accuracy is not None and accuracy[1] < WEAK_JUDGE_ACCURACY
-        if accuracy and not weak:
-            yield f"Legible: {self._legible(*accuracy)}"
-        if weak and (pair := self._beside_real("gan_train_accuracy")):
-            of_drawings, of_images = map(percent, pair)
-            part = (
-                f"A classifier trained on drawings alone is right on {of_drawings} of real images"
-            )
-            yield f"{part}, one trained on real images on {of_images}"
-        if (pair := self._beside_real("recall")) and pair[1]:
-            value, real = pair
-            yield f"Varied (recall): {percent(min(value / real, 1.0), 0)} of real images"
-        if not self.not_measurable and (weakest := self.weakest_classes()):
-            label, words = weakest[0]
-            yield f"Weakest class: {self.names[label]} ({words})"
-        if pair := self._beside_real("copies"):
-            value, real = pair
-            near = f"Near copies: {percent(value)} (real images {percent(real)})"
-            yield near if value else "No near copies"
-        if accuracy and weak:
-            yield f"By a weak judge, legible: {self._legible(*accuracy)}"
+        """Of the sentence: `Legible: 99.4 % (real images 98.6 %; odd ones are misread more often)`, `Varied:
+        recall 89 % (real images 93 %)`, `Weakest class: 9 (94 % as diverse as real images)`. In place of
+        these by a weak judge: what a classifier learns from the drawings, and what would make it tell."""
+        accuracy, gan_train = map(self._beside_real, ("conditional_accuracy", "gan_train_accuracy"))
+        recall, copies = map(self._beside_real, ("recall", "copies"))
+        if self.judge_weakness:
+            if gan_train:
+                yield (
+                    f"A classifier trained on drawings alone is right on {percent(gan_train[0])} of real "
+                    f"images, one trained as long on real images on {percent(gan_train[1])}"
+                )
+            yield f"The judge cannot tell how good the drawings are: {self.judge_weakness}"
+            if accuracy and accuracy[0] > accuracy[1]:
+                yield f"It is right on more of the drawings than of real images, of which {ABOVE_REAL}"
+            yield "More or larger images would make it tell"
+        else:
+            if accuracy:
+                yield f"Legible: {self._legible(*accuracy)}"
+            if recall:
+                yield f"Varied: recall {percent(recall[0], 0)} (real images {percent(recall[1], 0)})"
+            for label, words in self.weakest_classes()[:1]:
+                yield f"Weakest class: {self.names[label]} ({words})"
+        if copies:
+            near = f"Near copies: {percent(copies[0])} (real images {percent(copies[1])})"
+            yield near if copies[0] else "No near copies"
         if training_s:
             yield f"Trained in {training_s:,.0f} s"
 
     def _legible(self, value: float, real: float) -> str:
-        score = self.score("conditional_accuracy")
-        low, high = score.real_interval or (0, 0)
+        low, high = self.score("conditional_accuracy").real_interval or (0, 0)
         between = harder = ""
         if high - low > WIDE_INTERVAL:  # few held-out images say little of what real ones get
             between = f", between {100 * low:.0f} and {percent(high, 0)}"
         if value > real:
-            harder = "; odd ones are misread more often"
-        words = f"{percent(value)} (real images {percent(real)}{between}{harder})"
-        if value and (constant := score.details.get("constant", 0.0)) > value / 2:
-            words += f" (the same answer for all: {percent(constant, 0)})"
-        return words
+            harder = f"; {ABOVE_REAL}"
+        return f"{percent(value)} (real images {percent(real)}{between}{harder})"
 
     def _beside_real(self, key: str) -> tuple[float, float] | None:
         """The value of a metric, and that of real images; None where one of them is not known."""

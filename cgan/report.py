@@ -23,6 +23,7 @@ Kind = Literal["share", "points", "number", "difference"]
 """How a number is written: `98.6 %`; `+1.2`, a difference of two shares; `0.335`; `+0.012`, one of two
 numbers."""
 
+CANNOT_TELL = "cannot tell"  # the verdict where numbers are too uncertain for another
 TERMINAL_ROWS = 20  # of a table; the files have them all
 
 
@@ -159,12 +160,13 @@ class Report:
             lines += ["", *([f"{table.heading}:"] if table.heading else ()), table.as_text()]
         return "\n".join(lines)
 
-    def as_markdown(self, pictures: str = "") -> str:
-        """The answer with its tables; `pictures`: Markdown of pictures, which come after the sentence."""
+    def as_markdown(self, pictures: str = "", level: int = 2) -> str:
+        """The answer with its tables, whose headings are of this `level`; `pictures`: Markdown of pictures,
+        which come after the sentence."""
         parts = [f"**{in_markdown(self.sentence)}**", pictures]
         parts.append("\n".join(f"- {in_markdown(reason)}" for reason in self._other_reasons()))
         for table in self.tables:
-            heading = f"## {in_markdown(table.heading)}\n\n" if table.heading else ""
+            heading = f"{'#' * level} {in_markdown(table.heading)}\n\n" if table.heading else ""
             parts.append(heading + table.as_markdown())
         return "\n\n".join(filter(None, parts)) + "\n"
 

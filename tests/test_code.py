@@ -37,24 +37,24 @@ def test_no_module_is_longer_than_a_reader_s_patience() -> None:
 # Lines of Python that each room may have. A feature pays for its lines with a deletion; where it cannot,
 # raise the ceiling in a commit that says what that pays for.
 CEILINGS = {
-    "cgan": 2_181,
+    "cgan": 2_194,
     "cgan/attacks": 741,
-    "cgan/downstream": 860,
-    "cgan/drawing": 618,
+    "cgan/downstream": 857,
+    "cgan/drawing": 617,
     "cgan/model": 1_396,
-    "cgan/page": 633,
+    "cgan/page": 623,
     "cgan/params": 559,
     "cgan/pictures": 184,
-    "cgan/pipeline": 2_751,
-    "cgan/quality": 2_359,
-    "cgan/readers": 1_120,
+    "cgan/pipeline": 2_752,
+    "cgan/quality": 2_354,
+    "cgan/readers": 1_108,
     "cgan/service": 352,
-    "cgan/stages": 850,
+    "cgan/stages": 853,
     "cgan/training": 1_381,
     "flows": 847,
-    "tests": 12_374,
+    "tests": 12_419,
 }
-PAGE_LINES = 1_332  # of JavaScript, CSS and HTML
+PAGE_LINES = 1_291  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/
 
 

@@ -68,7 +68,7 @@ def test_a_third_kind_is_a_class_and_a_line(
     assert evaluation.is_of(run.generator.facts)
     cgan.write_page("run.html", run, evaluation, train=train, held_out=held_out)
     page = Path("run.html").read_text()
-    assert "This generator was not trained" in page and "Add images." in page
+    assert "This generator was not trained" in page and "More images would" in page
     assert 'id="gallery-drawings"' in page and "<canvas" not in page and "DCGAN" not in page
     run.generator.save("g.safetensors")
     drawn = run.generator.draw(NAMES, seed=3)

@@ -8,8 +8,9 @@ share in training: Nadeau and Bengio, Inference for the Generalization Error (Ma
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +18,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cgan.quality.intervals import critical_t
-from cgan.report import Cell, Interval, Number
+from cgan.report import CANNOT_TELL, Cell, Interval, Number
 
 DRAWN = "drawn"  # the method with drawings
+HELP, HARM, NO_DIFFERENCE = (
+    "help",
+    "harm",
+    "no difference that matters",
+)  # verdicts, beside CANNOT_TELL
+ADVICE = {
+    HELP: "Use the drawings",
+    HARM: "Don't use the drawings",
+    NO_DIFFERENCE: "The drawings make no difference that matters",
+    CANNOT_TELL: "These images cannot tell whether the drawings help",
+}
+TOLERANCE = 0.01  # a difference of accuracies that does not matter
 CONFIDENCE, WIDER_CONFIDENCE = 0.95, 0.99  # of intervals
 # By chance six units all go one way with probability 1/32 (sign test, two-sided); five with 1/16.
 MIN_UNITS = 6
@@ -63,13 +76,14 @@ def pooled(outcomes: Sequence[Outcome]) -> Outcome:
 @dataclass(frozen=True)
 class Difference:
     """Accuracies without and with drawings, and the intervals of their difference at CONFIDENCE and at
-    WIDER_CONFIDENCE."""
+    WIDER_CONFIDENCE. `tolerance`: a difference up to it does not matter."""
 
     without: float
     with_drawings: float
     interval: Interval
     wider_interval: Interval
     tested: int
+    tolerance: float = TOLERANCE
 
     @property
     def gain(self) -> Number:
@@ -79,11 +93,18 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """`help`, `harm` or `no difference`. Harm has to be clearer: the best of several methods was a little
-        lucky."""
-        if self.interval[0] > 0:
-            return "help"
-        return "harm" if self.wider_interval[1] < 0 else "no difference"
+        """HELP, HARM, NO_DIFFERENCE where the whole interval lies within the tolerance, else CANNOT_TELL.
+        Harm has to be clearer: the best of several methods was a little lucky."""
+        low, high = self.interval
+        if low > 0:
+            return HELP
+        if self.wider_interval[1] < 0:
+            return HARM
+        return NO_DIFFERENCE if -self.tolerance <= low and high <= self.tolerance else CANNOT_TELL
+
+    def facts(self) -> dict[str, Any]:
+        """For programs."""
+        return {**asdict(self), "verdict": self.verdict}
 
     def cells(self) -> tuple[Cell, ...]:
         """For a table: tested images, both accuracies, and the gain with its interval."""
@@ -100,7 +121,9 @@ class Effect:
     classes: dict[int, Difference]
 
 
-def effect(outcomes: Sequence[Outcome], methods: Sequence[str], folded: bool) -> Effect:
+def effect(
+    outcomes: Sequence[Outcome], methods: Sequence[str], folded: bool, tolerance: float = TOLERANCE
+) -> Effect:
     """The effect beside the best of `methods`, those without drawings, by the mean over classes of all rounds
     together.
 
@@ -141,7 +164,7 @@ def effect(outcomes: Sequence[Outcome], methods: Sequence[str], folded: bool) ->
             return max(-1.0, middle - half_width), min(1.0, middle + half_width)
 
         intervals = interval(CONFIDENCE), interval(WIDER_CONFIDENCE)
-        return Difference(*means, *intervals, int(tested[of].sum()))
+        return Difference(*means, *intervals, int(tested[of].sum()), tolerance)
 
     by_class = {label: difference(np.array([label])) for label in labels.tolist()}
     return Effect(baseline, difference(labels), by_class)

@@ -3,15 +3,14 @@
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from cgan.downstream import pretrained
-from cgan.downstream.effect import Difference, Effect, Outcome, effect, pooled
+from cgan.downstream.effect import ADVICE, HARM, TOLERANCE, Effect, Outcome, effect, pooled
 from cgan.downstream.rounds import (
     BASELINES,
     METHOD_NAMES,
@@ -43,11 +42,7 @@ MAX_PRETRAINED_IMAGES = 20_000  # that the pretrained network looks at: 60 a sec
 PRETRAINED_MARGIN = 0.02  # of accuracy, by which the pretrained network is worth a word
 FEW_TESTED = 20  # tested images of a class
 TIMES_GUESSING = 2  # times what guessing gets
-ADVICE = {
-    "help": "Use the drawings",
-    "harm": "Don't use the drawings",
-    "no difference": "The drawings make no difference that these images can show",
-}
+FEW_DRAWINGS = 0.1  # of the images: fewer are said to be few
 # The code that decides what a classifier learns.
 CODE = ("splitting.py", "downstream/*.py", "model/*.py", "quality/judge.py", "training/*.py")
 
@@ -72,7 +67,7 @@ class Evidence(Answer):
 
     @property
     def verdict(self) -> str:
-        """`help`, `harm`, or `no difference` that so many tested images could show."""
+        """`help`, `harm`, `no difference that matters` or `cannot tell`."""
         return self.effect.overall.verdict
 
     @property
@@ -82,10 +77,6 @@ class Evidence(Answer):
 
     def report(self) -> Report:
         """The answer, with each class and each method in a table."""
-
-        def facts(change: Difference) -> dict[str, Any]:
-            return {**asdict(change), "verdict": change.verdict}
-
         overall, classes, names = self.effect.overall, self.effect.classes, self.class_names
         heads = ("class", "real", "drawn", "tested", "without", "with drawings", "points (95 %)")
         by_class = [
@@ -106,8 +97,8 @@ class Evidence(Answer):
                 ),
             ],
             facts={
-                "effect": {"compared_with": self.effect.baseline, **facts(overall)},
-                "classes": {names[label]: facts(change) for label, change in classes.items()},
+                "effect": {"compared_with": self.effect.baseline, **overall.facts()},
+                "classes": {names[label]: change.facts() for label, change in classes.items()},
                 "accuracies": self.accuracies,
                 "rounds": {"count": self.rounds, "folds": self.folded},
                 "images": images,
@@ -116,14 +107,16 @@ class Evidence(Answer):
 
     def _sentence(self) -> str:
         """`Don't use the drawings: with them a classifier gets 80.7 % right, without them 95.0 % (…)`."""
-        overall = self.effect.overall
-        instead = ": do that instead" if overall.verdict == "harm" else ""
-        return (
+        overall, added, images = self.effect.overall, sum(self.drawn), sum(self.learnt)
+        few = f"Only {added:,} drawings were added to {images:,} images, which can change little. "
+        instead = ": do that instead" if overall.verdict == HARM else ""
+        answer = (
             f"{ADVICE[overall.verdict]}: with them a classifier gets {percent(overall.with_drawings)} right, "
             f"without them {percent(overall.without)} ({METHOD_NAMES[self.effect.baseline]}{instead}). The "
-            f"difference is {self.gain} points (95 % interval {self.gain.interval_in_words}), as a mean "
-            "over the classes."
+            f"difference is {self.gain} points (95 % interval {self.gain.interval_in_words}), as a mean over "
+            f"the classes; within ± {100 * overall.tolerance:g} it would not matter."
         )
+        return few + answer if added < FEW_DRAWINGS * images else answer
 
     def _reasons(self) -> list[str]:
         """What a reader should know beside the verdict."""
@@ -148,18 +141,13 @@ class Evidence(Answer):
                 f"Class {self.class_names[fewest]} is tested on only {count} images, so little can be said "
                 f"about it.{'' if self.folded else ' Folds test on all images.'}"
             )
-        if self.folded:
-            tested = f"in {self.rounds} folds"
-            covered = "the choice of images and the seeds of generator and classifier"
-        else:
-            tested = f"with {self.rounds} seeds"
-            covered = (
-                "the choice of the tested images and the classifier's seed, but not the generator's"
-            )
-        reasons.append(
-            f"Tested on {overall.tested:,} images, {tested}. The interval covers {covered}."
+        tested, rounds = f"Tested on {overall.tested:,} images", self.rounds
+        by_folds = f"in {rounds} folds. The interval covers the choice of images and all seeds."
+        by_seeds = (
+            f"with {rounds} seeds. The interval covers the choice of the tested images and the classifier's "
+            "seed, but not the generator's."
         )
-        return reasons
+        return [*reasons, f"{tested}, {by_folds if self.folded else by_seeds}"]
 
 
 @as_keywords()
@@ -171,6 +159,7 @@ def evidence(
     folds: int | None = None,
     seeds: int = 5,
     per_class: int | None = None,
+    tolerance: float = TOLERANCE,
     recipe: JudgeParams | None = None,
     training: TrainChoices | None = None,
     folder: Path | str | None = None,
@@ -187,7 +176,8 @@ def evidence(
     round is then one of `seeds`. The drawings fill up the classes to `per_class` images, by default as many
     as the largest class has (twice that where all are about equal); drawings that are given are all taken.
     They are compared with the best of the methods that need no generator: augmentation, oversampling, a
-    class-balanced loss, adjusted logits. `recipe`: network and length of each classifier's training; `seed`
+    class-balanced loss, adjusted logits. A difference within ± `tolerance` (a share) does not matter.
+    `recipe`: network and length of each classifier's training; `seed`
     of the drawings.
 
     Where a class has fewer than 50 held-out images, the interval is wide. With `folds` in place of a
@@ -226,7 +216,7 @@ def evidence(
     learnt = [each.training.counts for each in rounds]
     added = [np.bincount(each.missing_labels, minlength=train.classes) for each in rounds]
     return Evidence(
-        effect=effect(outcomes, BASELINES, folded=folds is not None),
+        effect=effect(outcomes, BASELINES, folds is not None, tolerance),
         accuracies={
             words: images.mean_accuracy(name)
             for name, words in METHOD_NAMES.items()
@@ -264,14 +254,15 @@ def _digest(*facts: object) -> str:
 def _carried_out(
     rounds: Sequence[Round], folded: bool, progress: Progress, say: Callable[[str], None]
 ) -> list[Outcome]:
-    """The outcomes of the rounds. After each but the last it says the difference so far, as the result has
-    it; of one round alone the interval would lack the spread of rounds."""
+    """The outcomes of the rounds. After each but the last it says the difference so far, and from which
+    method, since the best one may change; of one round alone the interval would lack the spread of rounds."""
     began, outcomes = time.monotonic(), list[Outcome]()
     for done, each in enumerate(rounds, start=1):
         outcomes.append(each.outcome(progress))
         if done < len(rounds):
-            gain = effect(outcomes, BASELINES, folded).overall.gain
+            found = effect(outcomes, BASELINES, folded)
+            gain, best = found.overall.gain, METHOD_NAMES[found.baseline]
             interval = f" ({gain.interval_in_words})" if done > 1 else ""
             left = duration((time.monotonic() - began) / done * (len(rounds) - done))
-            say(f"{done} of {len(rounds)} rounds: {gain} points{interval}; {left} left")
+            say(f"{done} of {len(rounds)} rounds: {gain} points{interval} over {best}; {left} left")
     return outcomes

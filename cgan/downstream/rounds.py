@@ -1,7 +1,8 @@
 """The rounds that evidence averages over: what their classifiers learn from, and how often each is right.
 
-All classifiers have the judge's network, recipe and number of steps. A round is a fold, with other tested
-images and a generator of its own, or a seed, with everything else the same.
+All classifiers have the judge's network, recipe and number of steps, and learn from augmented images. A
+round is a fold, with other tested images and a generator of its own, or a seed, with everything else the
+same.
 """
 
 import shutil
@@ -9,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -36,28 +36,16 @@ from cgan.splitting import units_of
 from cgan.training.auto import choose
 from cgan.training.loop import train_or_make
 
-
-@dataclass(frozen=True)
-class Method:
-    """How a classifier is trained, on augmented images. `description`: in words; `fill`: with what all
-    classes are filled up to equal counts; `balanced`: is the loss?"""
-
-    description: str
-    fill: Literal["", "repeated", "drawn"] = ""
-    balanced: bool = False
-
-
-METHODS = {
-    "augmented": Method("real images, augmented"),
-    "balanced_loss": Method("augmented, with a class-balanced loss", balanced=True),
-    "repeated": Method("oversampled to equal counts, augmented", "repeated"),
-    DRAWN: Method("filled up with drawings, augmented", "drawn"),
-}
 LOGIT_ADJUSTED = "logit_adjusted"
-METHOD_NAMES = {name: method.description for name, method in METHODS.items()} | {
+METHOD_NAMES = {
+    "augmented": "real images, augmented",
+    "balanced_loss": "augmented, with a class-balanced loss",
+    "repeated": "oversampled to equal counts, augmented",
+    DRAWN: "filled up with drawings, augmented",
     LOGIT_ADJUSTED: "augmented, with logits adjusted afterwards",
     pretrained.PRETRAINED: "logistic regression on a pretrained network's features",
 }
+TRAINED = ("augmented", "balanced_loss", "repeated", DRAWN)  # a classifier each
 BASELINES = ("augmented", LOGIT_ADJUSTED, "balanced_loss", "repeated")
 
 
@@ -80,8 +68,8 @@ class Round:
     def outcome(self, progress: Progress = silent) -> Outcome:
         """Train the classifiers that are not trained yet, and test all."""
         right, labels = {}, self.test.tensors.labels
-        for number, name in enumerate(METHODS, start=1):
-            bar = partial(progress, f"{self.name}, classifier {number} of {len(METHODS)}")
+        for number, name in enumerate(TRAINED, start=1):
+            bar = partial(progress, f"{self.name}, classifier {number} of {len(TRAINED)}")
             logits = predict(self.classifier(name, bar), self.test.tensors.pixels).logits
             right[name] = logits.argmax(dim=1) == labels
             if name == "augmented":
@@ -92,26 +80,23 @@ class Round:
     def classifier(self, name: str, progress: Progress) -> Judge:
         path = self.folder / f"{name}.safetensors"
         if not path.is_file():
-            method = METHODS[name]
-            data = self._data(method)
-            weights = balanced_weights(data) if method.balanced else None
+            data, weights = self._learns_from(name)
             trained = train_judge(data, self.recipe, self.hardware, progress, weights)
             save_judge(path, trained, {"method": name})
         return load_judge(path)[0].to(self.hardware.device)
 
-    def _data(self, method: Method) -> Images:
+    def _learns_from(self, name: str) -> tuple[Images, Tensor | None]:
+        """The images, and the weights of the classes in the loss."""
+        if name in ("augmented", "balanced_loss"):
+            balanced = name == "balanced_loss"
+            return self.training, balanced_weights(self.training) if balanced else None
         pixels, labels, _ = self.training.tensors
-        if not method.fill:
-            return self.training
-        if method.fill == "drawn":
+        if name == DRAWN:
             more = self.draw_missing()
         else:
             more = pixels[repeated_rows(labels, self.missing_labels, self.recipe.seed)]
-        return Images(
-            torch.cat([pixels, more]),
-            torch.cat([labels, self.missing_labels]),
-            self.training.class_names,
-        )
+        both = torch.cat([labels, self.missing_labels])
+        return Images(torch.cat([pixels, more]), both, self.training.class_names), None
 
 
 def rounds_by_fold(

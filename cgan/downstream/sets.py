@@ -73,21 +73,19 @@ def assign_folds(
     """
     classes = len(names)
     by_rarity = np.argsort(np.bincount(labels, minlength=classes), kind="stable")
-    rarity = np.argsort(by_rarity)  # of each class: 0 is the rarest
-    values, unit_of, sizes = np.unique(units, return_inverse=True, return_counts=True)
-    unit_count = len(values)
-    unit_counts = np.zeros((unit_count, classes), np.int64)  # images of each class in each unit
+    _, unit_of, sizes = np.unique(units, return_inverse=True, return_counts=True)
+    unit_counts = np.zeros((len(sizes), classes), np.int64)  # images of each class in each unit
     np.add.at(unit_counts, (unit_of, labels), 1)
-    unit_rarity = np.full(unit_count, classes)  # of the rarest class in each unit
-    np.minimum.at(unit_rarity, unit_of, rarity[labels])
-    random = np.random.default_rng(seed).random(unit_count)
+    rarity = (unit_counts[:, by_rarity] > 0).argmax(
+        axis=1
+    )  # of a unit's rarest class: 0 is the rarest
+    random = np.random.default_rng(seed).random(len(sizes))
     held = np.zeros((count, classes), np.int64)  # images of each class in each fold
-    fold_of = np.empty(unit_count, np.int64)
+    fold_of = np.empty(len(sizes), np.int64)
     # Of units with equal rarity the large ones come first: the small ones level out.
-    for unit in np.lexsort((random, -sizes, unit_rarity)):
-        of_rarest = held[:, by_rarity[unit_rarity[unit]]]
+    for unit in np.lexsort((random, -sizes, rarity)):
         # The fold with the fewest images of the unit's rarest class; of these, with the fewest of all.
-        fold_of[unit] = np.lexsort((held.sum(axis=1), of_rarest))[0]
+        fold_of[unit] = np.lexsort((held.sum(axis=1), held[:, by_rarity[rarity[unit]]]))[0]
         held[fold_of[unit]] += unit_counts[unit]
     for label in np.flatnonzero(held.sum(axis=0)):
         if held[:, label].max() == held[:, label].sum():

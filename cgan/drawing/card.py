@@ -8,12 +8,11 @@ from cgan.report import in_markdown
 from cgan.text import printable
 
 MAX_NAMES = 50  # of classes
-# The Hub has no task for drawing a class: this is the nearest. The license is the publisher's to choose.
+# The Hub has no task for drawing a class, so it is a tag. The license is the publisher's to choose.
 CARD = """\
 ---
 library_name: cgan
-pipeline_tag: unconditional-image-generation
-tags: [class-conditional, image-generation, pytorch]
+tags: [conditional-image-generation, class-conditional, pytorch]
 ---
 
 # {kind} that draws {classes} classes
@@ -60,7 +59,7 @@ def model_card(facts: Facts, evaluation: Evaluation | None, picture: str, sharin
     names = names_in(facts, classes) or list(map(str, range(classes)))
     quality = "No evaluation of it is at hand."
     if evaluation:
-        quality = evaluation.report().as_markdown().rstrip()
+        quality = evaluation.report().as_markdown(level=3).rstrip()
     return CARD.format(
         kind=kind.title,
         classes=classes,

@@ -1,35 +1,40 @@
 """How well each class is drawn, by the gate's limits and beside real images, and what to change."""
 
-import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from cgan.evaluation import ClassScores, Evaluation
+from cgan.images import Images
 from cgan.model.generative import GenerativeModel
 from cgan.params.sections import GateParams
-from cgan.proportions import proportion_interval
+from cgan.proportions import mean_share
 from cgan.quality.intervals import falls_short
-from cgan.report import Table
 from cgan.settings import setting
+from cgan.text import listed, percent
 
-POOR, DOUBTFUL, GOOD = "poor", "doubtful", "good"
+STATES = POOR, DOUBTFUL, GOOD, UNJUDGED = "poor", "doubtful", "good", ""  # the worst first
 # Held-out images of a class: below, the accuracy of real ones is known to ± 10 points or worse.
 MIN_HELD_OUT = 20
 # A class has few images below this number, and below this fraction of what the median class has.
 MIN_IMAGES, MIN_IMAGES_OF_MEDIAN = 50, 0.5
 MIN_DIVERSITY = 0.9  # as a fraction of real images': below, for certain, a class is doubtful
-MAX_MISTAKES = 60
 
 # Advice, which follows the names of the classes.
 MORE_IMAGES = (
     "there are few images to learn from, or to judge by. Add more, which helps more than any param."
 )
-WEAK_JUDGE = (
+MISREAD = (
     "the judge misreads real images as well, so it cannot say how well these are drawn. Compare them with "
     "real images yourself; add images, or larger ones."
+)
+# Of all classes.
+WEAK_JUDGE = (
+    "More images would, or larger ones. So may pretrained features: `cgan evidence`, with the extra "
+    "`pretrained`, says how well these tell the classes apart."
 )
 
 
@@ -46,10 +51,8 @@ class JudgedClass:
 def judged_classes(
     evaluation: Evaluation, counts: Sequence[int] | None, limits: GateParams, model: GenerativeModel
 ) -> list[JudgedClass]:
-    """Each class with the state and the advice of the first rule that applies. `counts`: of all images of
-    each class, where they are known."""
-    judge_accuracy = evaluation.score("conditional_accuracy").real
-    weak_judge = judge_accuracy is not None and judge_accuracy < limits.min_judge_accuracy
+    """Each class with the state and the advice of the first rule that applies; without both where the judge
+    is weak. `counts`: of all images of each class, where they are known."""
     fewest = max(MIN_IMAGES, MIN_IMAGES_OF_MEDIAN * statistics.median(counts)) if counts else 0
     illegible, repetitive = advice_on(model)
     confusion = torch.tensor(evaluation.confusion)
@@ -58,27 +61,21 @@ def judged_classes(
     ).tolist()
     judged = []
     for label, scores in enumerate(evaluation.classes):
-        images, real = counts[label] if counts else None, scores.real_accuracy
-        is_judged = scores.accuracy is not None and math.isfinite(scores.accuracy)
-        _, high = scores.accuracy_interval or (0.0, 1.0)
-        diversity_low, diversity_high = scores.diversity_interval or (1.0, 1.0)
-        rare = images is not None and images < fewest
-        wrong = is_judged and short[label]
-        alike = diversity_low < limits.min_worst_class_diversity
-        behind_real = (
-            is_judged and real is not None and high < proportion_interval(real, scores.heldout)[0]
-        )
-        real_is_misread = (real or 0) < limits.min_worst_class_accuracy and not behind_real
+        accuracy, diversity = evaluation.shares_of_real(label)
+        diversity_low, _ = scores.diversity_interval or (1.0, 1.0)
+        rare = counts is not None and counts[label] < fewest
+        wrong, alike = short[label], diversity_low < limits.min_worst_class_diversity
+        misread = (scores.real_accuracy or 0) < evaluation.min_judge_accuracy
         rules = (
-            (DOUBTFUL, evaluation.not_measurable, WEAK_JUDGE),
+            (UNJUDGED, evaluation.judge_weakness, ""),
             (POOR, rare and (wrong or alike), MORE_IMAGES),
-            (POOR, wrong and not real_is_misread, illegible),
-            (POOR, wrong and not weak_judge, WEAK_JUDGE),
+            (POOR, wrong and misread and accuracy >= 1, MISREAD),
+            (POOR, wrong, illegible),
             (POOR, alike, repetitive),
-            (DOUBTFUL, weak_judge, WEAK_JUDGE),
-            (DOUBTFUL, behind_real, illegible),
-            (DOUBTFUL, diversity_high < MIN_DIVERSITY, repetitive),
-            (DOUBTFUL, scores.heldout < MIN_HELD_OUT or not is_judged, MORE_IMAGES),
+            (DOUBTFUL, accuracy < 1, illegible),
+            (DOUBTFUL, diversity < MIN_DIVERSITY, repetitive),
+            (DOUBTFUL, scores.heldout < MIN_HELD_OUT or scores.accuracy is None, MORE_IMAGES),
+            (DOUBTFUL, misread, MISREAD),
         )
         matches = ((state, advice) for state, applies, advice in rules if applies)
         judged.append(JudgedClass(label, scores, *next(matches, (GOOD, ""))))
@@ -102,16 +99,18 @@ def advice_on(model: GenerativeModel) -> tuple[str, str]:
     )
 
 
-def frequent_mistakes(evaluation: Evaluation, names: Sequence[str]) -> Table:
-    """The class asked for, the class that the judge sees, and the count: the most frequent first."""
-    mistakes = [
-        (names[asked], names[seen], count)
-        for asked, row in enumerate(evaluation.confusion)
-        for seen, count in enumerate(row)
-        if count and asked != seen
-    ]
-    return Table(
-        "Drawings that the judge takes for another class",
-        ("asked for", "the judge sees", "drawings"),
-        sorted(mistakes, key=lambda mistake: -mistake[2])[:MAX_MISTAKES],
-    )
+def too_few_held_out(held_out: Images, min_judge_accuracy: float) -> Iterator[str]:
+    """What so few held-out images cannot show, however good generator and judge are: that a class
+    is good, and that the judge keeps the gate's limit, in the interval that the gate looks at."""
+    if few := [held_out.class_names[n] for n in np.flatnonzero(held_out.counts < MIN_HELD_OUT)]:
+        yield (
+            f"Fewer than {MIN_HELD_OUT} are held out of {listed(few)}: the verdict on so few is *doubtful*, "
+            "however good the drawings are. Add images, or raise `preprocess.holdout_fraction`."
+        )
+    _, (low, _) = mean_share([(count, count) for count in held_out.counts.tolist()])
+    if low < min_judge_accuracy:
+        yield (
+            "The gate can never pass: `gate.min_judge_accuracy` asks for "
+            f"{percent(min_judge_accuracy)}, and a judge that is right on all of so few images shows "
+            f"{percent(low)} (low end of its 95 % interval)."
+        )

@@ -3,7 +3,7 @@ import { RUN, SHAPE } from "./page_data.js";
 import { conditionOf, forward, mixedCondition } from "./generator.js";
 import { NAMES, parseText } from "./play_text.js";
 import { hashOf, keepInLink, MAX_SEED, stateFrom } from "./play_state.js";
-import { balanced, downloadPng, imageOf, pictureOf, resize } from "./play_pictures.js";
+import { balanced, downloadPng, imageOf, resize } from "./play_pictures.js";
 import { latentsOf } from "./play_latents.js";
 
 const MOST_IN_LINE = 20; // as in `cgan draw`
@@ -226,17 +226,10 @@ function listenToPad() {
 async function downloadPicture() {
   while (drawCell());
   if (!cells.length) return say("There is no picture yet.");
-  const drawings = cells.map((cell) => cell.drawing);
-  const line = balanced(cells.length, MOST_IN_LINE);
-  const picture = pictureOf(drawings, line, Number(part("scale").value), part("smooth").checked);
   const words = shown.text.replace(/[^A-Za-z0-9]+/g, "-").slice(0, 40);
   const name = `${words}-seed-${shown.seed}.png`;
-  const done = await downloadPng(picture, name);
-  say(
-    done
-      ? `${name}: ${picture.width}×${picture.height} pixels.`
-      : "That picture is too large for a browser. Choose a smaller size.",
-  );
+  const { width, height } = await downloadPng(part("picture"), name);
+  say(`${name}: ${width}×${height} pixels.`);
 }
 
 /** A link to a file opens nothing elsewhere: a command draws the same there, but for the move. */
@@ -283,4 +276,3 @@ showState();
 listen();
 askForText();
 wake();
-performance.mark("cgan-first-drawing");

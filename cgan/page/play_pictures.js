@@ -1,6 +1,8 @@
 /** Drawings on canvases, and as files. */
 import { SHAPE } from "./page_data.js";
 
+const [MAX_SCALE, MAX_WIDTH] = [4, 900]; // as in cgan/drawing/picture.py
+
 /** [channels, height, width] → what a canvas takes. */
 export function imageOf(drawing) {
   const pixels = SHAPE.height * SHAPE.width;
@@ -30,31 +32,19 @@ export function resize(canvas, width, height) {
   return true;
 }
 
-/** One picture of drawings side by side, each enlarged alone, so that it does not shine into its neighbours. */
-export function pictureOf(drawings, columns, scale, smooth) {
-  const [width, height] = [SHAPE.width * scale, SHAPE.height * scale];
-  const [canvas, one] = [1, 2].map(() => document.createElement("canvas"));
-  resize(canvas, columns * width, Math.ceil(drawings.length / columns) * height);
-  resize(one, SHAPE.width, SHAPE.height);
-  const context = canvas.getContext("2d");
-  context.imageSmoothingEnabled = smooth;
-  context.imageSmoothingQuality = "high";
-  drawings.forEach((drawing, i) => {
-    one.getContext("2d").putImageData(imageOf(drawing), 0, 0);
-    const [x, y] = [i % columns * width, Math.floor(i / columns) * height];
-    context.drawImage(one, x, y, width, height);
-  });
-  return canvas;
-}
-
-/** Returns whether it could: a canvas can be too large. */
+/** Save what a canvas shows, in larger pixels, as `cgan draw` does. Returns the picture. */
 export async function downloadPng(canvas, name) {
-  const blob = await new Promise((found) => canvas.toBlob(found, "image/png"));
-  if (!blob) return false;
+  const scale = Math.max(1, Math.min(MAX_SCALE, Math.floor(MAX_WIDTH / canvas.width)));
+  const picture = document.createElement("canvas");
+  resize(picture, scale * canvas.width, scale * canvas.height);
+  const context = picture.getContext("2d");
+  context.imageSmoothingEnabled = false;
+  context.drawImage(canvas, 0, 0, picture.width, picture.height);
+  const blob = await new Promise((found) => picture.toBlob(found, "image/png"));
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
   link.download = name;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-  return true;
+  return picture;
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,20 +11,10 @@ from cgan.drawing.generator import Generator
 from cgan.evaluation import Evaluation
 from cgan.images import SPLITS, Images
 from cgan.page.assemble import GALLERY_SCRIPTS, PLAY_SCRIPTS, document, play_data
-from cgan.page.classes import (
-    DOUBTFUL,
-    GOOD,
-    MIN_DIVERSITY,
-    MIN_HELD_OUT,
-    POOR,
-    frequent_mistakes,
-    judged_classes,
-)
+from cgan.page.classes import MIN_DIVERSITY, MIN_HELD_OUT, STATES, WEAK_JUDGE, judged_classes
 from cgan.page.image_facts import MAX_CARDS, drawn_facts, preview_tile, rows_of, suspects_facts
 from cgan.params.sections import GateParams
 from cgan.quality.judge import Judge
-
-STATES = (POOR, DOUBTFUL, GOOD)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +62,9 @@ def page_facts(contents: Contents) -> dict[str, Any]:
     classes = judged_classes(evaluation, counts, contents.limits, model)
     weakest = [label for label, _ in evaluation.weakest_classes()]
     rank = {label: number for number, label in enumerate(weakest)}
-    by_weakness = sorted(classes, key=lambda row: rank.get(row.label, len(rank)))
-    states = {state: [row for row in by_weakness if row.state == state] for state in STATES}
-    worst_first = [row for rows in states.values() for row in rows]
+    worst_first = sorted(
+        classes, key=lambda row: (STATES.index(row.state), rank.get(row.label, len(rank)))
+    )
     advice: dict[str, list[int]] = {}
     for row in worst_first:
         if row.advice:
@@ -85,14 +76,14 @@ def page_facts(contents: Contents) -> dict[str, Any]:
         "report": evaluation.report(contents.seconds),
         "kind": model.kind,
         "classes": classes,
-        "states": {state: len(group) for state, group in states.items()},
+        "states": Counter(row.state for row in reversed(worst_first) if row.state),
         "cards": cards,
         "advice": advice,
         "weakest": weakest[0] if weakest else None,
         "judge_accuracy": evaluation.score("conditional_accuracy").real,
+        "weak_judge_advice": WEAK_JUDGE,
         "few_held_out": MIN_HELD_OUT,
         "less_diverse": MIN_DIVERSITY,
-        "mistakes": frequent_mistakes(evaluation, generator.class_names),
         "drawn": drawn_facts(model, evaluation.context["seed"], labels, data, judge),
         "parts": {part: len(rows_of(data, part)) for part in SPLITS} if data else {},
         "suspects": suspects_facts(data, judge) if data and judge else None,

@@ -90,7 +90,9 @@ class Comparison(Answer):
     def report(self) -> Report:
         """The answer, with each metric of both in a table."""
         sentence = NOT_ALIKE
-        if self.verdict == "no difference":
+        if self.is_same:
+            sentence = "A and B are one generator, compared with itself: there is nothing to find."
+        elif self.verdict == "no difference":
             sentence = "There is no difference beyond chance between A and B."
         elif not self.conditions:
             better, worse = (", ".join(self.metrics(v)) or "no metric" for v in ("better", "worse"))
@@ -105,7 +107,6 @@ class Comparison(Answer):
             question="Do two generators differ beyond chance?",
             verdict=self.verdict,
             sentence=sentence,
-            reasons=["A and B are one generator, compared with itself."] if self.is_same else [],
             tables=tables,
             facts={
                 "metrics": {each.a.key: each.facts() for each in self.changes},

@@ -46,8 +46,8 @@ from cgan.text import percent
 METRICS: dict[str, Metric] = {
     metric.key: metric
     for metric in (
+        feature_metrics.FRECHET_DISTANCE,  # accuracy is not first: a weak judge says little by it
         accuracies.CONDITIONAL_ACCURACY,
-        feature_metrics.FRECHET_DISTANCE,
         feature_metrics.COVERAGE,
         feature_metrics.RECALL,
         accuracies.WORST_CLASS_ACCURACY,

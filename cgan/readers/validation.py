@@ -1,7 +1,6 @@
 """The validation of a CSV or folder: are its images as training needs them, and what should a reader know?"""
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -37,70 +36,60 @@ def validation(data: Images, params: ValidateParams, name: str) -> Report:
             "0–1 by 255."
         )
     counts, (channels, height, width) = data.counts, data.shape
-    group_sizes = np.unique([] if data.groups is None else data.groups, return_counts=True)[1]
     firsts = first_copies(image_digests(data.pixels))
-    copies = np.flatnonzero(firsts != np.arange(len(firsts)))
-    conflicts = copies[data.labels[copies] != data.labels[firsts[copies]]]
-    flat = data.pixels.reshape(len(data), -1)
-    constant = np.flatnonzero(flat.min(axis=1) == flat.max(axis=1))
-    correlations = spurious_correlations(data, firsts)
     sentence = (
         f"{name} is valid: {len(data):,} images of {width} × {height} pixels"
         f"{' in colour' if channels == 3 else ''}, {data.classes} classes of "
         f"{' to '.join(f'{count:,}' for count in sorted({counts.min(), counts.max()}))} images"
     )
-    if len(group_sizes):
+    if data.groups is not None:
+        group_sizes = np.unique(data.groups, return_counts=True)[1]
         sentence += f", {len(group_sizes):,} groups, the largest of {group_sizes.max():,}"
     if split_sizes[1:].any():
         sentence += f"; {split_sizes[1]:,} are in val, {split_sizes[2]:,} more in test"
-
-    def places(rows: IntArray, *, beside: bool) -> str:
-        shown = listed(
-            [data.place(row) + f" is {data.place(firsts[row])}" * beside for row in rows]
-        )
-        return f"{len(rows):,} ({shown})"
-
-    reasons = [*data.notes]
-    order = counts.argsort(kind="stable")
-    few = {data.class_names[n]: int(counts[n]) for n in order if counts[n] < FEW_IMAGES}
-    if few:
-        reasons.append(
-            f"Few images: {describe_counts(few)}. With fewer than {FEW_IMAGES}, drawings of a class repeat a "
-            "few forms, and some are copies of its images."
-        )
-    if len(copies):
-        reasons.append(
-            f"Duplicates: {places(copies, beside=True)}. All copies of an image stay on one side of the "
-            "hold-out."
-        )
-    if len(conflicts):
-        reasons.append(
-            f"Conflicting labels: {places(conflicts, beside=True)}. These copies are of another class: "
-            "correct the labels."
-        )
-    if len(constant):
-        reasons.append(
-            f"Constant images: {places(constant, beside=False)}. All their pixels are equal."
-        )
     return Report(
         question="Are the images as training needs them?",
         sentence=f"{sentence}.",
-        reasons=[*reasons, *notes_on(correlations)],
-        facts={
-            "source_sha256": data.source_sha256,
-            "rows": len(data),
-            "classes": data.classes,
-            "class_counts": counts.tolist(),
-            "shape": {"channels": channels, "height": height, "width": width},
-            "groups": len(group_sizes),
-            "largest_group": int(group_sizes.max(initial=0)),
-            "splits": dict(zip(SPLITS, split_sizes.tolist(), strict=True)),
-            "duplicates": len(copies),
-            "conflicting_labels": len(conflicts),
-            "constant_images": len(constant),
-            "spurious_correlations": [asdict(each) for each in correlations],
-        },
+        reasons=[
+            *data.notes,
+            *_odd_images(data, firsts),
+            *notes_on(spurious_correlations(data, firsts)),
+        ],
+        facts={"splits": dict(zip(SPLITS, split_sizes.tolist(), strict=True))},
     )
+
+
+def _odd_images(data: Images, firsts: IntArray) -> Iterator[str]:
+    """Notes on classes with few images, and on images that a reader should look at. `firsts`: for each image
+    the first one equal to it."""
+    order = data.counts.argsort(kind="stable")
+    if few := {
+        data.class_names[n]: int(data.counts[n]) for n in order if data.counts[n] < FEW_IMAGES
+    }:
+        yield (
+            f"Few images: {describe_counts(few)}. With fewer than {FEW_IMAGES}, drawings of a class repeat a "
+            "few forms, and some are copies of its images."
+        )
+    copies = np.flatnonzero(firsts != np.arange(len(firsts)))
+    flat = data.pixels.reshape(len(data), -1)
+    for title, rows, meaning in (
+        ("Duplicates", copies, "All copies of an image stay on one side of the hold-out."),
+        (
+            "Conflicting labels",
+            copies[data.labels[copies] != data.labels[firsts[copies]]],
+            "These copies are of another class: correct the labels.",
+        ),
+        (
+            "Constant images",
+            np.flatnonzero(flat.min(axis=1) == flat.max(axis=1)),
+            "All their pixels are equal.",
+        ),
+    ):
+        places = [data.place(int(row)) for row in rows]
+        if title != "Constant images":
+            places = [f"{data.place(int(row))} is {data.place(int(firsts[row]))}" for row in rows]
+        if places:
+            yield f"{title}: {len(rows):,} ({listed(places)}). {meaning}"
 
 
 def describe_counts(counts: Mapping[str, int]) -> str:

@@ -1,5 +1,7 @@
 """Stage evaluate: the drawings against held-out reals, with what real images score."""
 
+from dataclasses import replace
+
 from cgan.files import write_json
 from cgan.model.hardware import compute_deterministically
 from cgan.pipeline.inputs import Inputs
@@ -17,7 +19,7 @@ def main() -> None:
     compute_deterministically()
     params = load_params()
     inputs = Inputs.load(params.train.device)
-    evaluation = evaluate(
+    measured = evaluate(
         inputs.model,
         inputs.train,
         inputs.held_out,
@@ -26,6 +28,7 @@ def main() -> None:
         params=params.evaluate,
         progress=progress,
     )
+    evaluation = replace(measured, min_judge_accuracy=params.gate.min_judge_accuracy)
     evaluation.write(EVALUATION)
     numbers = evaluation.values()
     write_json(METRICS_FILE, {"quality": numbers})

@@ -12,10 +12,10 @@ from conftest import NAMES, a_model, sample_digits, uneven
 from torch import Tensor
 
 from cgan.downstream import pretrained, sets
-from cgan.downstream.effect import DRAWN, Effect, Outcome, effect
+from cgan.downstream.effect import DRAWN, Difference, Effect, Outcome, effect
 from cgan.downstream.rounds import (
     BASELINES,
-    METHODS,
+    TRAINED,
     adjusted_logits,
     balanced_weights,
     rounds_by_fold,
@@ -122,7 +122,7 @@ def test_equal_classifiers_differ_in_at_most_one_of_twenty(folded: bool) -> None
     names = [name for name in rates if name != DRAWN]
     found = [effect(outcomes(rates, 1000, 5, random, folded), names, folded) for _ in range(200)]
     assert {each.baseline for each in found} == {*names} - {"real"}, "never the worst"
-    assert sum(each.overall.verdict == "no difference" for each in found) >= 190
+    assert sum(each.overall.verdict in ("help", "harm") for each in found) <= 10
     for better, verdict in ((0.06, "help"), (-0.06, "harm")):
         planted = outcomes(rates | {DRAWN: 0.9 + better}, 2000, 5, random, folded)
         assert effect(planted, names, folded).overall.verdict == verdict
@@ -164,6 +164,20 @@ def test_the_interval_is_the_closed_form_wider_for_folds() -> None:
         assert low == pytest.approx(gaining / count - 1.96 * variance**0.5, abs=1e-4)
 
 
+def test_four_verdicts_have_one_rule() -> None:
+    for low, high, highest, tolerance, verdict in (
+        (0.001, 0.004, 0.005, 0.01, "help"),
+        (-0.05, -0.001, -0.0005, 0.01, "harm"),
+        (-0.05, -0.001, 0.001, 0.01, "cannot tell"),  # at 99 %
+        (-0.01, 0.01, 0.02, 0.01, "no difference that matters"),
+        (-0.0101, 0.01, 0.02, 0.01, "cannot tell"),
+        (-0.01, 0.0101, 0.02, 0.01, "cannot tell"),
+        (-0.081, 0.098, 0.11, 0.1, "no difference that matters"),
+    ):
+        found = Difference(0.8, 0.81, (low, high), (low, highest), 143, tolerance)
+        assert found.verdict == verdict
+
+
 def test_a_class_of_few_images_shows_nothing_and_counts_alike() -> None:
     labels, rows = torch.tensor([0] * 90 + [1] * 2), torch.arange(92)
 
@@ -175,10 +189,10 @@ def test_a_class_of_few_images_shows_nothing_and_counts_alike() -> None:
         return effect(rounds, ["real"], folded=False)
 
     of_two = found(slice(90, None), rows)  # both images of a class
-    assert of_two.overall.with_drawings == 0.5 and of_two.overall.verdict == "no difference"
+    assert of_two.overall.with_drawings == 0.5 and of_two.overall.verdict == "cannot tell"
     assert of_two.classes[1].tested == 2 and of_two.classes[0].interval[0] < 0
     # Ninety pictures of three things are three.
-    assert found(slice(30), rows // 30).classes[0].verdict == "no difference"
+    assert found(slice(30), rows // 30).classes[0].verdict == "cannot tell"
 
 
 # --- the classifiers ------------------------------------------------------------------------------
@@ -188,7 +202,6 @@ def test_logits_and_losses_are_adjusted_by_a_class_s_frequency() -> None:
     labels = torch.tensor([0] * 90 + [1] * 10)
     found = adjusted_logits(torch.zeros(1, 2), labels)
     torch.testing.assert_close(found[0, 1] - found[0, 0], torch.tensor(9.0).log())
-    assert [name for name, method in METHODS.items() if method.balanced] == ["balanced_loss"]
     data = Images(torch.zeros(100, 1, 8, 8, dtype=torch.uint8), labels, list("abc"))
     weights = balanced_weights(data)
     assert float(weights[:2].mean()) == pytest.approx(1) and float(weights[2]) == 0
@@ -219,7 +232,7 @@ def test_a_round_is_as_by_hand_and_what_is_trained_stays(tmp_path: Path) -> None
 
     first, *_ = rounds_by_seed(training, drawn, test, recipe, 3, tmp_path, CPU)
     found = first.outcome(progress)
-    assert set(found.right) == {*METHODS, *BASELINES}
+    assert set(found.right) == {*TRAINED, *BASELINES}
     # All 28 images; or 40, for which the second class is filled up to as many as the first has.
     sizes = enumerate([28, 28, 40, 40], start=1)
     assert said == [(f"seed 1 of 3, classifier {n} of 4", size) for n, size in sizes]
@@ -227,8 +240,11 @@ def test_a_round_is_as_by_hand_and_what_is_trained_stays(tmp_path: Path) -> None
     right = (predict(classifier, test.tensors.pixels).labels == test.tensors.labels).double()
     by_hand = float(right[:10].mean() + right[10:].mean()) / 2
     assert found.mean_accuracy("repeated") == pytest.approx(by_hand)
+    bar = partial(silent, "")
+    plain, balanced = (first.classifier(n, bar) for n in ("augmented", "balanced_loss"))
+    assert not torch.equal(plain.head.weight, balanced.head.weight)
     again = first.outcome(progress)
-    assert len(said) == len(METHODS), "none is trained again"
+    assert len(said) == len(TRAINED), "none is trained again"
     assert all(torch.equal(found.right[name], again.right[name]) for name in found.right)
 
 
@@ -241,7 +257,7 @@ def test_images_of_a_rare_class_help_those_of_another_harm(tmp_path: Path) -> No
         (digits(rows_of(8, 5, 100)).pixels, {"help"}),
         (digits(rows_of(3, 100, 195)).pixels, {"harm"}),
         (np.random.default_rng(1).integers(0, 256, (95, 1, 28, 28), np.uint8), {"harm"}),
-        (training.pixels[-1:].repeat(95, axis=0), {"harm", "no difference"}),
+        (training.pixels[-1:].repeat(95, axis=0), {"harm", "cannot tell"}),
     ):
         drawn = Images(pixels, np.full(95, 2))
         rounds = rounds_by_seed(training, drawn, test, recipe, 6, tmp_path, CPU)

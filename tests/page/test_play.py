@@ -167,18 +167,16 @@ def test_a_link_opens_the_same_picture(page: Visitor, tmp_path: Path) -> None:
     assert page.words("said").endswith("cgan draw '90210' --seed 1")
 
 
-def test_a_downloaded_picture_has_the_pixels_asked_for(page: Visitor, tmp_path: Path) -> None:
+def test_a_downloaded_picture_is_as_by_cgan_draw(page: Visitor, tmp_path: Path) -> None:
     generator = generator_of()
     show(page, generator, tmp_path, "#text=012345678901234567890&seed=3")
-    page.part("scale").select_option("2")
-    page.part("smooth").click()
     with page.page.expect_download() as download:
         page.part("png").click()
     assert download.value.suggested_filename == "012345678901234567890-seed-3.png"
     with Image.open(download.value.path()) as picture:
         array = np.asarray(picture.convert("RGB"))
     images = generator.draw("012345678901234567890", seed=3)
-    # In two lines of eleven, as `cgan draw`.
+    # In two lines of eleven, on which up to 900 pixels have room.
     lines = [side_by_side(images[:11]), side_by_side([*images[11:], np.zeros((28, 28))])]
     assert_alike(array, np.concatenate(lines).repeat(2, axis=0).repeat(2, axis=1))
 

@@ -53,7 +53,7 @@ def test_numbers_stand_side_by_side_where_measured_alike(finished: Project) -> N
     verdicts = {key: each["verdict"] for key, each in unlike.report().facts["metrics"].items()}
     assert (verdicts["fid_judge"], verdicts["recall"]) == ("not compared", "within chance")
     same = compare(evaluation, evaluation)
-    assert same.verdict == "no difference" and "compared with itself" in same._repr_html_()
+    assert same.verdict == "no difference" and "compared with itself" in same.report().sentence
 
 
 def test_a_run_is_named_by_its_id_its_address_or_as_champion(root: Path) -> None:

@@ -1,10 +1,11 @@
-"""The forecast of `cgan validate`: what a run will hold out and choose."""
+"""The forecast of `cgan validate`: what a run will hold out and choose, and how much that can tell."""
 
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from cgan.images import Images
+from cgan.page.classes import too_few_held_out
 from cgan.params.sections import DataParams, Params
 from cgan.project import RUN_PAGE
 from cgan.readers.validation import describe_counts
@@ -15,15 +16,15 @@ from cgan.training.auto import choose
 def forecast(data: Images, params: Params) -> Iterator[str]:
     """What `preprocess` will say, how the images will be divided, and what `auto` will choose."""
     recipe = params.preprocess
-    parts = split_images(
+    training, held_out, test = split_images(
         replace(data, notes=()), recipe.holdout_fraction, recipe.seed, recipe.group
     )
-    training, held_out, test = parts
     yield from held_out.notes
     for title, part in (("To train on", training), ("Held out", held_out), ("To test on", test)):
         if len(part):
             counts = dict(zip(part.class_names, part.counts.tolist(), strict=True))
             yield f"{title}: {describe_counts(counts)}."
+    yield from too_few_held_out(held_out, params.gate.min_judge_accuracy)
     choice = choose(params.train, training)
     yield f"Chosen for these images: {choice.explanation or 'nothing, as `train` has no `auto`'}."
     if choice.advice:

@@ -58,9 +58,8 @@ def find_evidence(
     if not (folds or seeds or test or drawn) and int(tested.counts.min()) < MIN_HELD_OUT:
         folds = DEFAULT_ROUNDS
         say(
-            f"A class of {tested_on} has only {tested.counts.min():,} images. So all images are tested on, "
-            f"in {folds} folds, each with its own generator; `--seeds {DEFAULT_ROUNDS}` tests on {tested_on} "
-            "alone, and is quicker."
+            f"A class of {tested_on} has only {tested.counts.min():,} images, so all are tested on, in "
+            f"{folds} folds, each with its own generator; `--seeds {DEFAULT_ROUNDS}` is quicker."
         )
     if folds:
         parts = [load_images(path) for path in (HOLDOUT_DATA, TEST_DATA) if path.is_file()]

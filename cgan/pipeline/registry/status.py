@@ -64,7 +64,8 @@ def _store(root: Path) -> Iterator[tuple[str, str]]:
             facts, began = run.info, datetime.fromtimestamp(run.info.start_time / 1000, UTC)
             started = f"started {began:%d %b %H:%M} UTC"
             yield "Last training", f"{facts.run_name} · {facts.status} · {started}"
-            yield "", _quality(run)
+            if number is None or facts.run_id != champion.run_id:
+                yield "", _quality(run)
             is_judged = facts.run_id in {version.run_id for version in versions}
             advice = "" if is_judged else ", not gated yet: `cgan gate`"
             yield "", f"run {facts.run_id}{advice}"
