@@ -1,94 +1,121 @@
-"""How often is `cgan sharing` wrong? Real digits in the drawings' place, and copies planted among them.
+"""How often is `cgan sharing` wrong, and what does it find? By generators of digits that train for seconds.
 
-    python -m benchmarks.sharing_errors [--repetitions 60]
+    python -m benchmarks.sharing_errors [--repetitions 100] [--kind harmless]
 
-Of the embedded sample 1,000 images are trained on, 500 held out and 2,000 "drawn", chosen anew each time; and
-200, 100 and 400. Where none is a copy, nothing tells who was trained on, so each leak that is found is an
-error. Half a second of a core for each repetition; copies and their like take ten times that.
-
-And for the test of copies a few pictures repeated, which are neither independent nor, where they are smoothed
-or typical of their class, as likely near a training image as others. Only the last are training images.
+`harmless`: the generator was trained on other images than those that are asked about, so each leak that is
+found is an error; and again with some of its drawings exchanged for training images. `halves`: of 400 digits
+it was trained on a random half, and the other is held out. `overfitted`: on 200 images, long. Each has two
+shadows of its own. Some 20 minutes of a core.
 """
 
 import argparse
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from statistics import fmean
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter
 
-from cgan.attacks.attacker import Attacker
-from cgan.attacks.copies import Copies
-from cgan.attacks.membership import AttackResult
-from cgan.attacks.sharing import MEMBERSHIP_LEVEL
-from cgan.images import Images
-from cgan.quality.likeness import nearest_neighbours
+import cgan
+from cgan.drawing.generator import Generator
+from cgan.images import Images, joined
+from cgan.params.sections import JudgeParams, TrainChoices
+from cgan.privacy.membership import Attack
+from cgan.quality.judge import silent
 from cgan.readers.sources import mnist_sample
 
-SIZES = ((1000, 500, 2000), (200, 100, 400))  # trained on, held out, drawn
-PLANTED = (0.0, 0.05, 0.2, 0.5)
-PICTURES, REPEATED = (10, 30, 100), 600  # that are repeated, and how many drawings they become
+Found = Iterator[tuple[str, Attack]]
+SHORT = JudgeParams(total_kimg=0.1)  # of the classifiers, which are not looked at
+KIMG, OVERFITTED_KIMG = 8.0, 80.0
+DRAWN, COPIED = 400, 0.05  # drawings, and the share of them that is exchanged
 
 
-def trial(
-    images: Images, sizes: tuple[int, int, int], share: float, seed: int
-) -> tuple[AttackResult, Images, Images, Images]:
-    """The attack, and the sets."""
-    random = np.random.default_rng(seed)
-    rows = np.split(random.permutation(len(images))[: sum(sizes)], np.cumsum(sizes)[:-1])
-    train, held_out = images.at(rows[0]), images.at(rows[1])
-    copied = round(share * sizes[2])
-    rows[2][:copied] = random.choice(rows[0], copied)
-    drawn = images.at(random.permutation(rows[2]))
-    return Attacker.of(train, held_out, seed).attack(drawn), train, held_out, drawn
+def parts_of(images: Images, sizes: tuple[int, ...], seed: int) -> list[Images]:
+    """So many images each, at random."""
+    order = np.random.default_rng(seed).permutation(len(images))[: sum(sizes)]
+    return [images.at(rows) for rows in np.split(order, np.cumsum(sizes)[:-1])]
 
 
-def repeated(images: Images, kind: str, count: int, seed: int) -> Copies:
-    """What is found among drawings that repeat `count` pictures."""
-    random = np.random.default_rng(seed)
-    train_rows, held_out_rows, others = np.split(random.permutation(len(images)), [1000, 1500])
-    train, held_out = images.at(train_rows), images.at(held_out_rows)
-    if kind == "typical":  # the tenth that has the nearest look-alike among all
-        distances, rows = nearest_neighbours(*images.tensors[:2], *images.tensors[:2], 2)
-        of_others = distances.masked_fill(rows == torch.arange(len(images))[:, None], torch.inf)
-        order = np.argsort(of_others.amin(dim=1).numpy()[others])
-        others = random.permutation(others[order[: len(others) // 10]])
-    pictures = images.at((train_rows if kind == "training images" else others)[:count])
-    if kind == "smoothed":
-        pixels = gaussian_filter(pictures.pixels.astype(float), (0, 0, 1, 1))
-        pictures = Images(pixels.round().astype(np.uint8), pictures.labels, images.class_names)
-    return Copies.of(pictures.at(np.arange(REPEATED) % count), train, held_out, seed)
+def trained(images: Images, seed: int, kimg: float = KIMG) -> Generator:
+    """A generator by the preset `fast`."""
+    run = cgan.fit(images, "fast", seed=seed, total_kimg=kimg, probes=0, progress=False)
+    return run.generator
+
+
+def attack(
+    parts: list[Images],
+    generator: Generator,
+    seed: int,
+    drawn: Images | None = None,
+    folder: str | None = None,
+) -> Attack:
+    """On `drawn`, by default the generator's drawings, with shadows of its recipe."""
+    train, held_out, *_ = parts
+    return cgan.sharing(
+        train,
+        held_out,
+        drawn or generator,
+        training=TrainChoices(**generator.facts["params"]),
+        seeds=2,
+        recipe=SHORT,
+        folder=folder,
+        seed=seed,
+        progress=silent,
+        say=lambda _: None,
+    ).attack
+
+
+def harmless(images: Images, seed: int) -> Found:
+    parts = parts_of(images, (200, 200, 200), seed)
+    generator, random = trained(parts[2], seed), np.random.default_rng(seed)
+    labels = torch.from_numpy(random.choice(parts[0].labels, DRAWN))
+    drawn = Images(generator.model.draw(labels, seed), labels)
+    copies = parts[0].at(random.choice(len(parts[0]), round(COPIED * DRAWN)))
+    mixed = joined(drawn.at(slice(len(copies), None)), copies)
+    with tempfile.TemporaryDirectory() as folder:  # both have the same shadows
+        yield "harmless", attack(parts, generator, seed, folder=folder)
+        yield f"{COPIED:.0%} copies", attack(parts, generator, seed, mixed, folder)
+
+
+def halves(images: Images, seed: int) -> Found:
+    four_hundred = parts_of(images, (400,), 0)[0]
+    parts = parts_of(four_hundred, (200, 200), seed)
+    yield "halves of 400 digits", attack(parts, trained(parts[0], seed), seed)
+
+
+def overfitted(images: Images, seed: int) -> Found:
+    parts = parts_of(images, (200, 1000), seed)
+    yield "overfitted on 200", attack(parts, trained(parts[0], seed, OVERFITTED_KIMG), seed)
+
+
+KINDS: dict[str, tuple[Callable[[Images, int], Found], int]] = {
+    "harmless": (harmless, 100),
+    "halves": (halves, 16),
+    "overfitted": (overfitted, 5),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--repetitions", type=int, default=60)
-    repetitions = parser.parse_args().repetitions
+    parser.add_argument("--repetitions", type=int, default=100)
+    parser.add_argument("--kind", choices=KINDS)
+    options = parser.parse_args()
     pixels, labels = mnist_sample()
     images = Images(np.asarray(pixels).reshape(-1, 28, 28), labels)
-    for sizes in SIZES:
-        for share in PLANTED:
-            times = repetitions if share == 0 else max(2, repetitions // 6)
-            found = [trial(images, sizes, share, seed) for seed in range(times)]
-            leaks = fmean(attack.p_value < MEMBERSHIP_LEVEL for attack, *_ in found)
-            near = [
-                Copies.of(drawn, train, held_out, seed)
-                for seed, (_, train, held_out, drawn) in enumerate(found[: times // 6 + 1])
-            ]
+    for name, (kind, most) in KINDS.items():
+        found = defaultdict[str, list[Attack]](list)
+        for seed in range(min(most, options.repetitions)):
+            if options.kind in (None, name):
+                for what, each in kind(images, seed):
+                    found[what].append(each)
+                    print(f"{what} {seed}: AUC {each.auc:.3f}, p {each.p_value:.4f}", flush=True)
+        for what, attacks in found.items():
             print(
-                f"{sizes}, {share:.0%} copies: leaks {leaks:.3f} of {times}; AUC "
-                f"{fmean(attack.auc for attack, *_ in found):.3f}; copies found "
-                f"{fmean(each.leak for each in near):.2f} of {len(near)}, share "
-                f"{fmean(each.share for each in near):.3f} (real {fmean(each.real for each in near):.3f})",
-                flush=True,
-            )
-    for kind in ("as they are", "smoothed", "typical", "training images"):
-        for count in PICTURES:
-            times = max(1, repetitions // 3)
-            found_copies = [repeated(images, kind, count, seed) for seed in range(times)]
-            print(
-                f"{count} pictures repeated, {kind}: called copies "
-                f"{fmean(each.leak for each in found_copies):.3f} of {len(found_copies)}",
+                f"{what}: called leaking {sum(each.leaks for each in attacks)} of {len(attacks)}; AUC "
+                f"{fmean(each.auc for each in attacks):.3f}; at 1 % found "
+                f"{fmean(each.true_positive_rate for each in attacks):.3f}; ε at least "
+                f"{fmean(each.epsilon for each in attacks):.2f}",
                 flush=True,
             )
 

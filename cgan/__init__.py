@@ -6,8 +6,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cgan.attacks.sharing import Sharing as Sharing
-    from cgan.attacks.sharing import sharing as sharing
     from cgan.downstream.evidence import Evidence as Evidence
     from cgan.downstream.evidence import evidence as evidence
     from cgan.drawing.generator import Generator as Generator
@@ -16,6 +14,8 @@ if TYPE_CHECKING:
     from cgan.fitting import fit as fit
     from cgan.images import Images as Images
     from cgan.page.write_page import write_page as write_page
+    from cgan.privacy.sharing import Sharing as Sharing
+    from cgan.privacy.sharing import sharing as sharing
     from cgan.quality.comparison import Comparison as Comparison
     from cgan.quality.comparison import compare as compare
     from cgan.quality.evaluate import evaluate as evaluate
@@ -29,13 +29,13 @@ _MODULES = {
     "Generator": "cgan.drawing.generator",
     "Images": "cgan.images",
     "Run": "cgan.fitting",
-    "Sharing": "cgan.attacks.sharing",
+    "Sharing": "cgan.privacy.sharing",
     "compare": "cgan.quality.comparison",
     "evaluate": "cgan.quality.evaluate",
     "evidence": "cgan.downstream.evidence",
     "fit": "cgan.fitting",
     "read": "cgan.readers.sources",
-    "sharing": "cgan.attacks.sharing",
+    "sharing": "cgan.privacy.sharing",
     "write_page": "cgan.page.write_page",
 }
 __all__ = ["__version__", *_MODULES]

@@ -38,7 +38,6 @@ def test_no_module_is_longer_than_a_reader_s_patience() -> None:
 # raise the ceiling in a commit that says what that pays for.
 CEILINGS = {
     "cgan": 2_194,
-    "cgan/attacks": 741,
     "cgan/downstream": 857,
     "cgan/drawing": 617,
     "cgan/model": 1_396,
@@ -46,6 +45,7 @@ CEILINGS = {
     "cgan/params": 559,
     "cgan/pictures": 184,
     "cgan/pipeline": 2_752,
+    "cgan/privacy": 750,
     "cgan/quality": 2_354,
     "cgan/readers": 1_108,
     "cgan/service": 352,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import NAMES, Project, plain, uneven, write_csv, write_folder
+from conftest import NAMES, TINY, Project, plain, uneven, write_csv, write_folder
 from typer.testing import CliRunner, Result
 
 import cgan
@@ -23,6 +23,7 @@ from cgan.images import Images, joined, load_images, save_images
 from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
 from cgan.model.networks import Architecture, build_generator
 from cgan.params.sections import EvaluateParams, JudgeParams, TrainChoices
+from cgan.pipeline.evidence import answers
 from cgan.pipeline.params_file import load_params
 from cgan.quality import judge as judges
 from cgan.quality.conditions import METRICS
@@ -31,6 +32,7 @@ from cgan.stages import evaluate
 
 Ask = Callable[..., Any]  # a function of the library, asked as its users may wrongly do, too
 SHORT = JudgeParams(total_kimg=0.2, seed=1)
+TINY_GAN = TrainChoices(**TINY["train"])
 CLASSIFIERS = 4  # of a round
 OWN_ANSWER = Path("reports/sharing.json")
 GENERATOR, JUDGE = "models/generator.safetensors", "models/judge.safetensors"
@@ -39,8 +41,8 @@ GENERATOR, JUDGE = "models/generator.safetensors", "models/judge.safetensors"
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attacks and classifiers take no time."""
-    monkeypatch.setattr("cgan.attacks.membership.PERMUTATIONS", 400)
-    monkeypatch.setattr("cgan.attacks.attacker.MIN_DRAWINGS", 300)
+    monkeypatch.setattr("cgan.privacy.membership.PERMUTATIONS", 400)
+    monkeypatch.setattr("cgan.privacy.shadows.DRAWINGS", 150)
     monkeypatch.setattr("cgan.downstream.pretrained.is_installed", lambda: False)
 
 
@@ -285,64 +287,86 @@ def test_harm_has_to_be_clear_and_a_weak_classifier_says_so() -> None:
 # --- sharing --------------------------------------------------------------------------------------
 
 
-def test_the_command_says_what_cgan_sharing_says(asked: Project) -> None:
-    report = reported("sharing", "sharing", "--seeds", "2")
-    answer = cgan.sharing(*parts(), **as_asked())
-    assert says_the_same("sharing", answer)
+def test_the_command_says_what_cgan_sharing_says(
+    asked: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_for = as_asked() | {"folder": ".cgan/sharing", "device": "cpu", "seeds": 3}
+    answer = cgan.sharing(*parts(), **asked_for)
+    monkeypatch.setattr("cgan.training.loop.train_step", lambda *_: pytest.fail())
+    report = reported("sharing", "sharing")
+    assert says_the_same("sharing", answer), "and no generator was trained twice"
     assert report["generator_digest"] == cgan.Generator.load(GENERATOR).facts["digest"]
-    text, html = Path("reports/sharing.md").read_text(), answer._repr_html_()
-    assert "Who has the generator's file has" in repr(answer)
-    for shown in (text, html):
-        assert all(words in shown for words in ("differential privacy", "apple", "needs 100 held-"))
+    for shown in (Path("reports/sharing.md").read_text(), answer._repr_html_()):
+        assert all(words in shown for words in ("differential privacy", "held-out groups"))
+    # What the evaluation has measured is not measured again.
+    monkeypatch.setattr("cgan.privacy.utility.train_judge", lambda *_: pytest.fail())
+    path = Path("reports/evaluation.json")
+    evaluation = cgan.Evaluation.read(path)
+    score = replace(evaluation.score("gan_train_accuracy"), value=0.75, real=0.875)
+    replace(evaluation, metrics={**evaluation.metrics, score.key: score}).write(path)
+    report = reported("sharing", "sharing", "--shadows", "2")
+    assert re.search("on 75.0 % of real images, .* on the images on 87.5 %", report["sentence"])
 
 
 @pytest.mark.usefixtures("asked")
-def test_a_folder_of_training_images_is_found() -> None:
+def test_a_folder_of_training_images_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whose classes come in another order."""
+    monkeypatch.setattr(answers, "sharing", partial(cgan.sharing, training=TINY_GAN))
     write_json(OWN_ANSWER, {"verdict": "nothing shown"})
     write_folder(Path("copies"), parts()[0])
-    report = reported("sharing-drawn", "sharing", "--seeds", "2", "--drawn", "copies")
+    report = reported("sharing-drawn", "sharing", "--drawn", "copies")
     assert report["verdict"] == "gives away" and report["generator_digest"] is None
-    assert report["copies"]["share"] == 1 and report["attack"]["auc"] > 0.95
+    assert report["attack"]["auc"] > 0.95 and report["attack"]["epsilon"] > 0
     assert read_json(OWN_ANSWER) == {"verdict": "nothing shown"}, "the project's own answer stays"
 
 
-def shared(drawn: cgan.Generator | Images) -> cgan.Sharing:
+def shared(drawn: cgan.Generator | Images, **options: Any) -> cgan.Sharing:
     train, held_out = uneven(times=2).split(0.3, seed=2)
-    return cgan.sharing(train, held_out, drawn, seeds=2, recipe=SHORT, progress=silent)
+    given = {"seeds": 2, "recipe": SHORT, "training": TINY_GAN, "progress": silent, **options}
+    return cgan.sharing(train, held_out, drawn, **given)
 
 
 def test_training_images_as_drawings_are_given_away() -> None:
     train, _ = uneven(times=2).split(0.3, seed=2)
     answer = shared(train)
     assert answer.verdict == "gives away" and answer.leaks and answer.attack.auc > 0.95
-    assert answer.loss == 0 and answer.learnt_drawings == answer.train_images
-    assert "These drawings give away who was in the training data (AUC " in repr(answer)
-    # 3 % and more are no leak, nor is 1 % of copies.
-    safe = replace(answer.attack, auc=0.51, interval=(0.48, 0.54), p_value=0.03)
-    copies = {p_value: replace(answer.copies, p_value=p_value) for p_value in (0.01, 0.009)}
-    quiet = replace(answer, attack=safe, copies=copies[0.01])
+    assert answer.loss == 0 and "drawings give away who was in the training data" in repr(answer)
+    assert len({place for place, *_ in answer.exposed}) == 5
+    # 5 % and more are no leak.
+    safe = replace(answer.attack, auc=0.51, interval=(0.48, 0.54), p_value=0.05, epsilon=0.0)
+    quiet = replace(answer, attack=safe)
     assert quiet.verdict == "nothing shown" and "gave nothing away that" in repr(quiet)
-    copied = replace(answer, attack=safe, copies=copies[0.009])
-    assert copied.verdict == "gives away" and "of them are near copies" in repr(copied)
-    in_the_file = replace(quiet, holds_training_images=True)
-    assert in_the_file.verdict == "gives away" and not in_the_file.leaks
-    for gain, words in ((-0.1, "loses 10.0 points (8.0 to 13.0)"), (0.1, "gains 10.0 points (7.")):
-        change = replace(answer.utility.overall, without=0.8, with_drawings=0.8 + gain)
-        change = replace(change, interval=(gain - 0.03, gain + 0.02))
-        assert words in repr(replace(answer, utility=replace(answer.utility, overall=change)))
+    assert "of ε below" in repr(answer) and "of ε below" not in repr(quiet)
+    assert replace(quiet, attack=replace(safe, p_value=0.049)).verdict == "gives away"
+    told = replace(quiet, holds_training_images=True, not_drawn=["apple"])
+    assert told.verdict == "gives away" and not told.leaks and "no drawings of apple" in repr(told)
 
 
-def test_what_the_drawings_alone_do_not_show_is_said() -> None:
+def test_a_sampler_says_at_once_what_its_file_is(capsys: pytest.CaptureFixture[str]) -> None:
     train, _ = uneven(times=2).split(0.3, seed=2)
     sampler = LocalScoreSampler(*train.tensors[:2], LocalScoreSettings(steps=4))
-    answer = shared(cgan.Generator(sampler, {}))
-    assert answer.verdict == "gives away" and answer.holds_training_images
-    assert "The generator's file is its training images" in repr(answer)
-    drawn = uneven(seed=5)
-    answer = shared(drawn.at(drawn.labels != 1))
-    assert answer.not_drawn == ("apple",) and answer.utility.classes[1].with_drawings == 0
-    assert "There are no drawings of apple: a classifier" in repr(answer)
+    answer = shared(cgan.Generator(sampler, {}), training=None)
+    said = capsys.readouterr().out
+    assert said.startswith("This generator is not trained: its file is the training images")
+    assert "2 generators of half the images each draw, too" in said
+    assert answer.verdict == "gives away" and "file is its training images" in repr(answer)
+
+
+def test_a_sharing_that_was_cut_off_goes_on_with_its_generators(tmp_path: Path) -> None:
+    said, begun = list[str](), list[tuple[str, int]]()
+
+    def progress(what: str, steps: range, images_a_step: int = 0) -> Iterator[int]:
+        begun.append((what, len(steps)))
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        return iter(steps)
+
+    ask = partial(shared, untrained(), folder=tmp_path, progress=progress, say=said.append)
+    with pytest.raises(KeyboardInterrupt):
+        ask()
+    ask()
+    assert [count for what, count in begun if what[:4] == "gene"] == [10, 10, 0, 10]
+    assert re.match(r"2 generators are trained on half .*: about \d+ s in all", said[0])
 
 
 def test_what_does_not_belong_together_is_refused() -> None:
@@ -357,6 +381,7 @@ def test_what_does_not_belong_together_is_refused() -> None:
         ("evidence", held_out, None, {}, "a generator or drawings, or else `folds`"),
         ("sharing", held_out, colour, {}, r"train: expected .*; found \(3, 1, 8, 12\)"),
         ("sharing", held_out, train.at([]), {}, "generator: expected drawings .* found none"),
+        ("sharing", held_out, generator, {"shadows": 3}, "shadows is 3, expected an even number"),
     ]
     for name, held, drawn, options, words in refused:
         with pytest.raises(CganError, match=words):

@@ -8,16 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from cgan.attacks.sharing import Sharing, sharing
 from cgan.downstream.evidence import Evidence, evidence
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError, DataError, TrackingError
+from cgan.evaluation import Evaluation
 from cgan.images import Images, image_digests, joined, load_images
 from cgan.params.sections import Params
 from cgan.pipeline.inputs import Inputs
 from cgan.pipeline.progress import progress
 from cgan.pipeline.tracking.run import open_run, read_training
+from cgan.privacy.sharing import Sharing, sharing
 from cgan.project import (
+    EVALUATION,
     EVIDENCE,
     GENERATOR,
     HOLDOUT_DATA,
@@ -84,23 +86,23 @@ def find_evidence(
 
 
 def find_sharing(
-    params: Params, drawn: Path | None, seeds: int, say: Callable[[str], None]
+    params: Params, drawn: Path | None, shadows: int, say: Callable[[str], None]
 ) -> None:
-    """Ask `cgan.sharing` of the project's data; write and show the report. `drawn`: a folder of somebody
-    else's drawings.
-
-    Raises DataError, ModelError or CganError where images, drawings or models do not fit.
-    """
+    """Ask `cgan.sharing` of the project's data; write and show the report. `drawn`: a folder of others'
+    drawings. Raises DataError, ModelError or CganError where images, drawings or models do not fit."""
     train = load_images(TRAIN_DATA)
     answer = sharing(
         train,
         load_images(HOLDOUT_DATA),
         _generator_or_drawings(params, drawn, train),
-        seeds=seeds,
+        shadows=shadows,
         recipe=params.train_judge,
+        evaluation=Evaluation.read(EVALUATION) if EVALUATION.is_file() else None,
+        folder=home() / "sharing",
         device=params.train.device,
         seed=params.evaluate.seed,
         progress=functools.partial(progress, say=say),
+        say=say,
     )
     _publish(answer, SHARING, drawn, say)
 

@@ -60,15 +60,12 @@ def sharing(
         Path | None,
         typer.Option(help="Drawings by another generator, one folder per class."),
     ] = None,
-    seeds: Annotated[int, from_2_to_20("Train the classifiers with this many seeds.")] = 3,
+    shadows: Annotated[int, from_2_to_20("Train so many generators, an even number.")] = 2,
 ) -> None:
-    """Say whether drawings may be shared in place of images (minutes).
-
-    Can they stand in for the images, and what do they give away of these?
-    """
+    """Say whether drawings may be shared in place of images (two trainings)."""
     require_project()
-    announce("Comparing drawings with the images; then classifiers are trained, for some minutes …")
+    announce("Comparing the drawings with those of generators that did not see an image …")
     from cgan.pipeline.evidence.answers import find_sharing
     from cgan.pipeline.params_file import load_params
 
-    find_sharing(load_params(), drawn, seeds, typer.echo)
+    find_sharing(load_params(), drawn, shadows, typer.echo)

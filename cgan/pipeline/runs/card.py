@@ -4,7 +4,6 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from cgan.attacks import GIVES_AWAY
 from cgan.drawing.card import model_card
 from cgan.drawing.drawings import new_folder
 from cgan.drawing.generator import Generator
@@ -12,6 +11,7 @@ from cgan.errors import CganError
 from cgan.evaluation import Evaluation, stated_evaluation
 from cgan.files import read_json, write_text
 from cgan.model.model_file import save_generator
+from cgan.privacy import GIVES_AWAY
 from cgan.project import CARD, EVALUATION, GENERATOR, GRID, SHARING
 
 

@@ -1,0 +1,71 @@
+"""The images of which an attacker asks whether they were trained on."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from cgan.errors import DataError
+from cgan.images import Images, joined
+from cgan.privacy.membership import Attack, BoolArray, FloatArray, IntArray, attack
+from cgan.splitting import units_of
+
+MIN_PER_SIDE = 6  # members, and non-members: as many as a hold-out has at least
+MAX_PER_SIDE = 1_500
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """`images`, N of them, at `rows` int64 [N] of training and held-out images together; `unit` int64 [N]:
+    those of one group, or copies, are asked about together. Of each of U units `member` bool [U]: was it
+    trained on? `strata` int64 [U]: units of one class, and of about one size, for the mean of many scores
+    spreads less, and a split that keeps groups whole fills up its smaller part with small ones."""
+
+    images: Images
+    rows: IntArray
+    unit: IntArray
+    member: BoolArray
+    strata: IntArray
+    seed: int
+
+    @classmethod
+    def of(cls, train: Images, held_out: Images, seed: int) -> Self:
+        """All images of at most MAX_PER_SIDE members and non-members, and of classes that both sides have.
+        Raises DataError where fewer than MIN_PER_SIDE are left."""
+        data = joined(train, held_out)
+        # A unit is named by the row of its first image.
+        units = np.concatenate([units_of(train), units_of(held_out) + len(train)])
+        usable = (train.counts > 0)[data.labels] & (held_out.counts > 0)[data.labels]
+        is_member, chosen = units < len(train), list[IntArray]()
+        for name, side in (("train", is_member), ("held_out", ~is_member)):
+            found = np.unique(units[usable & side])
+            if len(found) < MIN_PER_SIDE:
+                raise DataError(
+                    f"{name}: expected at least {MIN_PER_SIDE} images of different groups, of classes that "
+                    f"the other part has too; found {len(found)}. Give more, or hold out another fraction."
+                )
+            chosen.append(np.random.default_rng(seed).permutation(found)[:MAX_PER_SIDE])
+        rows = np.flatnonzero(np.isin(units, np.concatenate(chosen)) & usable)
+        names, unit, sizes = np.unique(units[rows], return_inverse=True, return_counts=True)
+        size = np.log2(sizes).astype(np.int64)
+        return cls(
+            images=data.at(rows),
+            rows=rows,
+            unit=unit,
+            member=names < len(train),
+            strata=data.labels[names] * (size.max() + 1) + size,
+            seed=seed,
+        )
+
+    def attack(self, scores: FloatArray) -> Attack:
+        """The attack by scores of the images, float64 [N]; a unit has the mean of its own."""
+        means = np.bincount(self.unit, scores) / np.bincount(self.unit)
+        return attack(means, self.member, self.strata, self.seed)
+
+    def most_exposed(self, scores: FloatArray, count: int) -> IntArray:
+        """Of the training images, each of another unit, those with the highest scores."""
+        order = np.argsort(-scores, kind="stable")
+        order = order[self.member[self.unit[order]]]
+        firsts = np.unique(self.unit[order], return_index=True)[1]
+        exposed: IntArray = order[np.sort(firsts)[:count]]
+        return exposed

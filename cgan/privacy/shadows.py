@@ -1,0 +1,94 @@
+"""*Shadows*: generators by the recipe of the one that is asked about, each trained on half of the images."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cgan.downstream.sets import assign_folds
+from cgan.files import fingerprint
+from cgan.images import Images, joined
+from cgan.model.generative import GenerativeModel
+from cgan.model.hardware import choose_hardware
+from cgan.params.sections import TrainChoices
+from cgan.privacy.membership import BoolArray
+from cgan.quality.judge import Progress
+from cgan.splitting import units_of
+from cgan.text import duration
+from cgan.training.auto import Choice, choose
+from cgan.training.fingerprint import determining_facts
+from cgan.training.loop import train_or_make
+
+DRAWINGS = 10_000  # that are attacked, at least: an attacker may ask for many
+MAX_DRAWING_S = 60.0  # seconds of a core, of a slow generator
+TIMED_STEPS = 30
+
+
+@dataclass(frozen=True, eq=False)
+class Shadow:
+    """A generator to be trained on `images`, all but those of `unseen` bool [N]. `folder`: of its own, named
+    by all that determines it."""
+
+    images: Images
+    choice: Choice
+    unseen: BoolArray
+    folder: Path
+
+    def train(self, progress: Progress) -> GenerativeModel:
+        """The generator. A training goes on from what its folder has."""
+        bar = partial(progress, images_a_step=self.choice.params.batch_size)
+        return train_or_make(self.images, self.choice, folder=self.folder, progress=bar).generator
+
+
+def shadows_of(
+    train: Images, held_out: Images, training: TrainChoices, count: int, seed: int, folder: Path
+) -> list[Shadow]:
+    """`count` shadows, two of each division of all images into halves: with units whole, and with as much of
+    each class. Raises DataError where a class has one unit alone."""
+    data = joined(train, held_out)
+    units = np.concatenate([units_of(train), units_of(held_out) + len(train)])
+    shadows = []
+    for number in range(count):
+        half_of = assign_folds(data.labels, units, 2, seed + number // 2, data.class_names)
+        unseen = half_of == number % 2
+        half = data.at(~unseen)
+        # None has the seed of the generator, which the attacker does not know.
+        own = training.model_copy(update={"seed": training.seed + 1 + number, "probes": 0})
+        choice = choose(own, half)
+        hardware = choose_hardware(own.device, own.precision)
+        facts = determining_facts(choice.params, half, hardware, judge="")
+        shadows.append(Shadow(half, choice, unseen, folder / fingerprint(facts)))
+    return shadows
+
+
+def draw_like(model: GenerativeModel, train: Images, seed: int) -> Images:
+    """Drawings in the class mix of `train`: as many as that has and DRAWINGS at least, or what a slow
+    generator draws in MAX_DRAWING_S."""
+    count = max(DRAWINGS, len(train))
+    if seconds := model.seconds_per_drawing:
+        count = min(count, math.ceil(MAX_DRAWING_S / seconds))
+    order = np.random.default_rng(seed).permutation(len(train))
+    labels = torch.from_numpy(np.resize(train.labels[order], count))
+    return Images(model.draw(labels, seed), labels, train.class_names)
+
+
+def time_needed(shadows: Sequence[Shadow]) -> str:
+    """What is going to happen, and for about how long, by the first steps of a training."""
+    count = f"{len(shadows)} generators"
+    first, params = shadows[0], shadows[0].choice.params
+    if not params.total_steps:
+        return f"{count} of half the images each draw, too: seconds to a minute each …"
+    if all(each.folder.exists() for each in shadows):
+        return f"{count} of half the images each are there, or go on …"
+    kimg = min(params.total_kimg, TIMED_STEPS * params.batch_size / 1000)
+    short = replace(first.choice, params=params.model_copy(update={"total_kimg": kimg}))
+    timed = train_or_make(first.images, short)
+    seconds = len(shadows) * timed.wall_time_s / timed.step * params.total_steps
+    return (
+        f"{count} are trained on half the images each: about {duration(seconds)} in all. If interrupted, the "
+        "same call goes on …"
+    )

@@ -1,0 +1,248 @@
+"""`cgan.sharing`: may the drawings be shared in place of the images?"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from cgan.contact_sheet import image_grid
+from cgan.downstream.sets import require_comparable, require_seeds
+from cgan.errors import CganError, DataError
+from cgan.evaluation import Evaluation
+from cgan.images import Images
+from cgan.model.hardware import deterministic
+from cgan.model.model_file import digest_of
+from cgan.model.sampling import encode_png
+from cgan.notebook import progress_bar
+from cgan.params.checks import check_section
+from cgan.params.sections import JudgeParams, TrainChoices
+from cgan.privacy import GIVES_AWAY
+from cgan.privacy.asked import Asked
+from cgan.privacy.exposure import exposure
+from cgan.privacy.membership import Attack, BoolArray
+from cgan.privacy.shadows import draw_like, shadows_of, time_needed
+from cgan.privacy.utility import known_utility, measured_utility
+from cgan.quality.evaluate import HasModel
+from cgan.quality.judge import Progress
+from cgan.quality.likeness import nearest_neighbours
+from cgan.report import Answer, Cell, Number, Report, Table
+from cgan.text import listed, percent
+
+EXPOSED = 5  # training images that are shown
+ADVICE = "Train on more images, stop earlier, or do not share them."
+NO_PROOF = (
+    "This says what was tried, on these images. No test proves that drawings keep a secret; training with "
+    "differential privacy would bound what they give away, and cgan has none."
+)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Sharing(Answer):
+    """What drawings give away, and their use in place of the images. A notebook shows it.
+
+    `attack`: who was in it? `unit`: of what, `images`, or `groups` where there are any. `exposed`: the
+    training images that look most like it: where each is, its class and its score, in standard deviations
+    from the mean of the class; `picture`: these, above the nearest drawing of each, as PNG.
+    `utility`: how often a classifier trained on drawings alone is right on held-out images, mean over the
+    classes, beside `real`, one that was trained on the images. `not_drawn`: the classes without drawings.
+    `holds_training_images`: does the generator's file?
+    """
+
+    attack: Attack
+    unit: str
+    drawings: int
+    shadows: int
+    exposed: list[tuple[str, str, float]]
+    utility: Number
+    not_drawn: list[str]
+    holds_training_images: bool = False
+    generator_digest: str | None = None
+    picture: bytes = field(default=b"", repr=False)
+
+    @property
+    def leaks(self) -> bool:
+        """Do the drawings give away who was in the training data? Of drawings that give nothing away at most
+        5 % are said to."""
+        return self.attack.leaks
+
+    @property
+    def verdict(self) -> str:
+        """`gives away`, where the drawings or the file do, or `nothing shown`: nothing that so many held-out
+        images can show."""
+        return GIVES_AWAY if self.leaks or self.holds_training_images else "nothing shown"
+
+    @property
+    def loss(self) -> float:
+        """Accuracy of a classifier of the images less that of one of drawings, mean over the classes."""
+        return (self.utility.real or 0.0) - (self.utility.value or 0.0)
+
+    def report(self) -> Report:
+        """The answer, with the attack and the most exposed images in tables."""
+        found, auc = self.attack, self.attack.auc_number
+        rate = percent(found.false_positive_rate)
+        rows: list[tuple[Cell, ...]] = [
+            (f"{self.unit} trained on", found.members),
+            (f"{self.unit} held out", found.non_members),
+            ("AUC (0.5 is chance)", auc.with_interval),
+            (f"found at a false positive rate of {rate}", percent(found.true_positive_rate)),
+            ("of them by chance, at most", percent(found.chance)),
+            ("p-value", Number(value=found.p_value, kind="number")),
+            ("ε, at least", Number(value=found.epsilon, kind="number")),
+        ]
+        facts = {name: value for name, value in asdict(self).items() if name != "picture"}
+        seen = "The most exposed training images, above the nearest drawings"
+        return Report(
+            question="May the drawings be shared?",
+            verdict=self.verdict,
+            sentence=self._sentence(),
+            reasons=self._reasons(),
+            tables=[
+                Table("Who was in the training data", ("", ""), rows),
+                Table(
+                    "The most exposed training images", ("image", "class", "exposure"), self.exposed
+                ),
+            ],
+            pictures={seen: self.picture} if self.picture else {},
+            facts={"leaks": self.leaks, **facts},
+        )
+
+    def _sentence(self) -> str:
+        """Whether the drawings give anything away, and how much a classifier loses by them."""
+        auc = f"AUC {self.attack.auc_number.with_interval}"
+        use = (
+            f"A classifier trained on them alone is right on {self.utility} of real images, one trained on "
+            f"the images on {percent(self.utility.real or 0.0)}."
+        )
+        told = f"gave nothing away that {self.attack.non_members:,} held-out {self.unit} can show: {auc}."
+        if self.leaks:
+            told = f"give away who was in the training data: {auc}. {ADVICE}"
+        return f"These drawings {told} {use}"
+
+    def _reasons(self) -> list[str]:
+        """The rest of the answer, in sentences."""
+        found = self.attack
+        reasons = [
+            f"Asked of {found.members:,} {self.unit} trained on and {found.non_members:,} held out: an "
+            f"attacker who has {self.drawings:,} drawings and the recipe tells the ones from the others by "
+            f"{self.shadows} generators of his own, each of half the images. A leak of AUC "
+            f"{found.detectable_auc:.3f} is found about four times of five.",
+        ]
+        if found.epsilon > 0:
+            reasons.append(
+                f"No training with differential privacy of ε below {found.epsilon:.2g} leaks so much (95 % "
+                "confidence)."
+            )
+        if self.not_drawn:
+            reasons.append(
+                f"There are no drawings of {listed(self.not_drawn)}: of their images the drawings tell "
+                "nothing, and a classifier of drawings never names them."
+            )
+        if self.holds_training_images:
+            reasons.append("The generator's file is its training images: share drawings alone.")
+        elif self.generator_digest:
+            reasons.append("Who has the generator's file has its drawings, as many as they like.")
+        return [*reasons, NO_PROOF]
+
+
+def sharing(
+    train: Images,
+    held_out: Images,
+    generator: HasModel | Images,
+    *,
+    shadows: int = 2,
+    seeds: int = 3,
+    recipe: JudgeParams | None = None,
+    evaluation: Evaluation | None = None,
+    training: TrainChoices | None = None,
+    folder: Path | str | None = None,
+    device: str = "auto",
+    seed: int = 1,
+    progress: Progress = progress_bar,
+    say: Callable[[str], None] = print,
+) -> Sharing:
+    """Ask what drawings give away of the images that must not be shared, and what they can do in their place.
+
+    *Who was in it*: can an attacker who has the drawings tell the images of `train` from those of `held_out`?
+    He asks how near the nearest drawings of the class lie, beside those of `shadows`: generators of the same
+    recipe, each trained on a half of all these images, so that one of two did not see the image. `held_out`
+    has to be split off at random: where it comes from another source, the attack tells the sources apart, and
+    the drawings seem to leak. Of a group of images all are asked about together.
+
+    *Instead of the images*: how often a classifier trained on drawings alone is right on `held_out`, beside
+    one trained on `train`. `evaluation`, of this generator, has measured it; without one, classifiers are
+    trained by `recipe`, `seeds` of each.
+
+    `generator`: the one that was trained on `train`; or drawings by any such generator, as `Images`.
+    `training`: the params of a shadow, by default those in the generator's facts, for drawings those of
+    `cgan.fit`. `folder` keeps the shadows: after an interruption the same call goes on. `seed`: of drawings
+    and halves. Takes as long as the shadows' trainings; a local score sampler has none.
+
+    Raises DataError where the sets do not belong together, too few are held out or no drawing is of a class
+    of `train`, CganError for fewer than two seeds or an odd number of shadows.
+    """
+    require_seeds(seeds)
+    if shadows < 2 or shadows % 2:
+        raise CganError(
+            f"shadows is {shadows}, expected an even number: each half of the images trains one."
+        )
+    require_comparable(train, held_out, generator)
+    asked = Asked.of(train, held_out, seed)
+    model = None if isinstance(generator, Images) else generator.model
+    if model and model.kind.holds_training_images:
+        say(model.kind.caution)
+    if training is None:
+        values = {"generator": model.architecture.kind} if model else {}
+        values |= getattr(generator, "facts", {}).get("params", {}) | {"device": device}
+        training = check_section(TrainChoices, "train", values, "cgan.sharing")
+    with deterministic(), tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
+        drawn = (
+            generator if isinstance(generator, Images) else draw_like(generator.model, train, seed)
+        )
+        if not drawn.counts[train.counts > 0].any():
+            raise DataError(
+                "generator: expected drawings of classes that train has images of, found none."
+            )
+        every = shadows_of(train, held_out, training, shadows, seed, Path(folder or temporary))
+        say(time_needed(every))
+
+        def of_shadows() -> Iterator[tuple[Images, BoolArray]]:
+            """As many drawings of each class, by each shadow; and what it has not seen."""
+            labels = drawn.tensors.labels
+            for number, shadow in enumerate(every, start=1):
+                made = shadow.train(partial(progress, f"generator {number} of {shadows}"))
+                pixels = made.draw(labels, seed + number)
+                yield Images(pixels, labels, train.class_names), shadow.unseen[asked.rows]
+
+        scores = exposure(asked.images, drawn, of_shadows())
+        digest = digest_of(model.state_dict()) if model else None
+        utility = known_utility(evaluation, digest) or measured_utility(
+            train, drawn, held_out, recipe or JudgeParams(), seeds, device, progress
+        )
+    shown = asked.most_exposed(scores, EXPOSED)
+    images = asked.images.at(shown)
+    exposed = [
+        (images.place(n), train.class_names[images.labels[n]], round(float(scores[row]), 2))
+        for n, row in enumerate(shown)
+    ]
+    return Sharing(
+        attack=asked.attack(scores),
+        unit="images" if train.groups is None else "groups",
+        drawings=len(drawn),
+        shadows=shadows,
+        exposed=exposed,
+        utility=utility,
+        not_drawn=drawn.classes_without_images,
+        holds_training_images=bool(model and model.kind.holds_training_images),
+        generator_digest=digest,
+        picture=beside_nearest(images, drawn),
+    )
+
+
+def beside_nearest(images: Images, drawn: Images) -> bytes:
+    """The images, each above the nearest drawing of its class, as PNG."""
+    pixels, labels, _ = images.tensors
+    rows = nearest_neighbours(pixels, labels, *drawn.tensors[:2])[1][:, 0]
+    return encode_png(image_grid(np.stack([images.pixels, drawn.pixels[rows]]), scale=2))
