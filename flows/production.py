@@ -88,8 +88,7 @@ def _running(root: Path) -> dict[str, psutil.Process]:
 
 
 def _environment(root: Path) -> dict[str, str]:
-    """Of the programs: deploy/servers.env, the user's, and where they find each other. What runs keeps its
-    ports."""
+    """Of the programs: deploy/servers.env, the user's, and their addresses. What runs keeps its ports."""
     lines = (DEPLOY / "servers.env").read_text(encoding="utf-8").splitlines()
     settings = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
     known = {**PORTS, **settings, **os.environ}
@@ -142,12 +141,13 @@ def down(root: Path) -> Iterator[str]:
     with locked(root / PRODUCTION / "lock"):
         running = _running(root)
         for process in reversed(running.values()):
-            family = [process, *process.children(recursive=True)]  # the worker would leave its runs
-            for each in family:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    each.terminate()
-            for each in psutil.wait_procs(family, timeout=MAX_END_S)[1]:
-                each.kill()
+            # The worker's runs first: it would kill them before they have told the server.
+            for group in (process.children(recursive=True), [process]):
+                for each in group:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        each.terminate()
+                for each in psutil.wait_procs(group, timeout=MAX_END_S)[1]:
+                    each.kill()
     yield f"Stopped: {', '.join(reversed(running))}." if running else "Nothing was running."
 
 

@@ -166,9 +166,6 @@ def test_what_does_not_come_up_says_why(
     assert words.endswith(":\n" + "".join(f"{number}\n" for number in range(21, 31)))
 
 
-# All of it
-
-
 def family(project: Path, *words: str) -> list[psutil.Process]:
     """The project's processes with one of these words in their commands."""
     found = []
@@ -248,4 +245,5 @@ def test_a_day_in_production(project: Path, client: SyncPrefectClient) -> None:
     began = time.monotonic()
     make(project, "down")
     assert time.monotonic() - began < production.MAX_END_S, "nothing had to be killed"
+    assert "state Crashed('Execution was aborted by a term" in log.read_text(), "*Retry* goes on"
     assert family(project, "") == []
