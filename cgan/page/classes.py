@@ -5,14 +5,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from cgan.evaluation import ClassScores, Evaluation
 from cgan.images import Images
 from cgan.model.generative import GenerativeModel
 from cgan.params.sections import GateParams
 from cgan.proportions import mean_share
-from cgan.quality.intervals import falls_short
+from cgan.quality.intervals import falls_short_of_real
 from cgan.settings import setting
 from cgan.text import listed, percent
 
@@ -55,16 +54,13 @@ def judged_classes(
     is weak. `counts`: of all images of each class, where they are known."""
     fewest = max(MIN_IMAGES, MIN_IMAGES_OF_MEDIAN * statistics.median(counts)) if counts else 0
     illegible, repetitive = advice_on(model)
-    confusion = torch.tensor(evaluation.confusion)
-    short = falls_short(
-        confusion.diagonal(), confusion.sum(dim=1), limits.min_worst_class_accuracy
-    ).tolist()
+    short = falls_short_of_real(evaluation, limits.min_relative_accuracy)
     judged = []
     for label, scores in enumerate(evaluation.classes):
         accuracy, diversity = evaluation.shares_of_real(label)
         diversity_low, _ = scores.diversity_interval or (1.0, 1.0)
         rare = counts is not None and counts[label] < fewest
-        wrong, alike = short[label], diversity_low < limits.min_worst_class_diversity
+        wrong, alike = label in short, diversity_low < limits.min_worst_class_diversity
         misread = (scores.real_accuracy or 0) < evaluation.min_judge_accuracy
         rules = (
             (UNJUDGED, evaluation.judge_weakness, ""),

@@ -1,4 +1,4 @@
-"""Keys and values of params.yaml that version 1.0 closed, each with what to do instead."""
+"""What version 1.0 closed of params.yaml, by key, section or `key: value`, with what to do instead."""
 
 _CONSTANT = "it is a constant; leave the key out"
 _OF_DEMO = "it is a part of the generator demo; choose that one, or leave the key out"
@@ -9,7 +9,6 @@ _CONSTANT_KEYS = (
     *("adam_beta2", "final_lr_fraction", "r1_every", "log_every", "save_every", "previews"),
     *("score_cap", "score_sources"),
 )
-# A key, a section, or a value (`key: value`).
 CLOSED = {
     **{f"train.{key}": _OF_DEMO for key in _OF_DEMO_KEYS},
     **{f"train.{key}": _CONSTANT for key in _CONSTANT_KEYS},
@@ -26,5 +25,8 @@ CLOSED = {
     "validate.max_imbalance": "counts are shown; leave the key out",
     "gate.max_membership_auc": "ask `cgan sharing` before you publish; leave the key out",
     "gate.min_diversity_of_champion": "min_worst_class_diversity stays; leave the key out",
+    "gate.max_agreement_drop": "max_outliers holds for new images, too; leave the key out",
+    "gate.min_conditional_accuracy": "set min_relative_accuracy, a part of what real images get",
+    "gate.min_worst_class_accuracy": "set min_relative_accuracy, which holds for each class, too",
     "gate.min_coverage_of_floor": "no check reads it; leave the key out",
 }

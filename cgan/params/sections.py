@@ -235,11 +235,9 @@ class GateParams(Section):
     promote: bool = True
     against_champion: Literal["better", "not_worse"] = "better"
     max_class_shift: Annotated[float, Field(ge=0)] = 0.5
-    max_agreement_drop: Fraction = 0.03
     max_drawn_shift: Annotated[float, Field(ge=0)] = 0.5
     max_outliers: Fraction = 0.02
-    min_conditional_accuracy: Fraction = 0.95
-    min_worst_class_accuracy: Fraction = 0.93
+    min_relative_accuracy: Fraction = 0.96
     max_fid_over_floor: Annotated[float, Field(ge=0)] = 0.6
     max_copies_over_floor: Fraction = 0.02
     min_worst_class_diversity: Fraction = 0.80

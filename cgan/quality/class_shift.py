@@ -1,9 +1,8 @@
 """How far the images of each class lie from other images of it, in numbers that have names.
 
-Each image becomes a row: brightness, contrast, where its light is and how far it spreads, its edges, and the
-image itself made small. Of each class the means of these are compared with those of other images, in
-standard deviations (Cohen's d, Statistical Power Analysis, 1988), less what chance explains: the optimistic
-end of an interval that is at 95 % for all columns of all classes together (Bonferroni).
+Each image becomes a row: COLUMNS, and the image itself made small. Of each class their means are compared
+with those of other images, in standard deviations (Cohen's d, Statistical Power Analysis, 1988), less what
+chance explains: the optimistic end of an interval at 95 % for all columns and classes together (Bonferroni).
 """
 
 from __future__ import annotations
@@ -19,30 +18,19 @@ from torch.nn import functional as F  # noqa: N812
 from cgan.quality.intervals import critical_t
 
 SMALL_SIDE = 16  # pixels, at most, of the image made small
-GREY_LEVELS, PIXELS = "grey levels", "pixels"
-
-
-class Column(NamedTuple):
-    """A number that images are compared by, in `unit`. `min_deviation`: differences are counted in standard
-    deviations of at least this size, in that unit, or as a fraction of the image's `side`, where it has one:
-    what is smaller is too little to speak of, however alike the images of a class are."""
-
-    unit: str
-    min_deviation: float
-    side: Literal["", "height", "width", "longer"] = ""
-
-
-# In the order of a row; the small image follows.
-COLUMNS = {
-    "brightness": Column(GREY_LEVELS, 4.0),
-    "contrast": Column(GREY_LEVELS, 4.0),
-    "light further down": Column(PIXELS, 0.02, "height"),
-    "light further right": Column(PIXELS, 0.02, "width"),
-    "spread of the light": Column(PIXELS, 0.02, "longer"),
-    "edges": Column(GREY_LEVELS, 4.0),
-    "hardest edge": Column(GREY_LEVELS, 32.0),
-    "lightest point": Column(GREY_LEVELS, 32.0),
-    "darkest point": Column(GREY_LEVELS, 32.0),
+# Numbers that images are compared by, in the order of a row; the small image follows. Differences are counted
+# in standard deviations of at least this size, in grey levels or as a fraction of the side: what is smaller
+# is too little to speak of, however alike the images of a class are.
+COLUMNS: dict[str, tuple[float, Literal["", "height", "width", "longer"]]] = {
+    "brightness": (4.0, ""),
+    "contrast": (4.0, ""),
+    "light further down, in pixels,": (0.02, "height"),
+    "light further right, in pixels,": (0.02, "width"),
+    "spread of the light, in pixels,": (0.02, "longer"),
+    "edges": (4.0, ""),
+    "hardest edge": (32.0, ""),
+    "lightest point": (32.0, ""),
+    "darkest point": (32.0, ""),
 }
 MIN_PIXEL_DEVIATION = 16.0  # grey levels, of a pixel of the small image
 BATCH = 2000  # images that are described at once
@@ -91,9 +79,10 @@ def largest_shifts(moments: Moments, reference: Moments, shape: Sequence[int]) -
     min_std = min_deviations(shape, moments.means.shape[1])
     values, columns = certain_differences(moments, reference, min_std).max(dim=1)
     changes = (moments.means - reference.means).gather(1, columns[:, None])[:, 0]
+    names = [*COLUMNS, *["brightness of a part"] * min_std.numel()]
     worst = zip(values.tolist(), columns.tolist(), changes.tolist(), strict=True)
     return [
-        Shift(label, value, _in_words(column, change))
+        Shift(label, value, f"{names[column]} by {change:+.1f}")
         for label, (value, column, change) in enumerate(worst)
     ]
 
@@ -123,18 +112,9 @@ def min_deviations(shape: Sequence[int], columns: int) -> Tensor:
     min_std = torch.full((columns,), MIN_PIXEL_DEVIATION, dtype=torch.float64)
     height, width = shape[1:]
     sides = {"": 1, "height": height, "width": width, "longer": max(height, width)}
-    for number, column in enumerate(COLUMNS.values()):
-        min_std[number] = column.min_deviation * sides[column.side]
+    for number, (deviation, side) in enumerate(COLUMNS.values()):
+        min_std[number] = deviation * sides[side]
     return min_std
-
-
-def _in_words(number: int, change: float) -> str:
-    """The change of the column of this number, as `brightness by -12 grey levels`."""
-    if number >= len(COLUMNS):
-        return f"brightness of a part by {change:+.0f} {GREY_LEVELS}"
-    name, column = [*COLUMNS.items()][number]
-    digits = 1 if column.unit == PIXELS else 0
-    return f"{name} by {change:+.{digits}f} {column.unit}"
 
 
 def describe(images: Tensor) -> Tensor:
@@ -160,16 +140,9 @@ def _describe(images: Tensor) -> Tensor:
     steps_down, steps_right = (grey.diff(dim=axis).abs() for axis in (1, 2))
     edges = steps_down.mean(dim=(1, 2)) + steps_right.mean(dim=(1, 2))
     hardest = torch.maximum(steps_down.amax(dim=(1, 2)), steps_right.amax(dim=(1, 2)))
-    named = [
-        grey.mean(dim=(1, 2)),
-        grey.std(dim=(1, 2)),
-        y,
-        x,
-        (variance_y + variance_x).sqrt(),
-        edges,
-        hardest,
-        grey.amax(dim=(1, 2)),
-        grey.amin(dim=(1, 2)),
-    ]
+    brightness, contrast = grey.mean(dim=(1, 2)), grey.std(dim=(1, 2))
+    spread = (variance_y + variance_x).sqrt()
+    lightest, darkest = grey.amax(dim=(1, 2)), grey.amin(dim=(1, 2))
+    named = (brightness, contrast, y, x, spread, edges, hardest, lightest, darkest)
     small = F.adaptive_avg_pool2d(pixels, (min(SMALL_SIDE, height), min(SMALL_SIDE, width)))
     return torch.cat([torch.stack(named, dim=1), small.flatten(1)], dim=1)

@@ -19,8 +19,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from cgan.evaluation import Score
-from cgan.proportions import joint_z, wilson_interval
+from cgan.evaluation import Evaluation, Score
+from cgan.proportions import joint_z, proportion_interval, wilson_interval
 from cgan.report import Interval
 
 REPLICATES = 200
@@ -146,7 +146,7 @@ def difference_of_means(a: Sequence[float], b: Sequence[float]) -> tuple[float, 
     return change, (float(low), float(high))
 
 
-def falls_short(right: Tensor, total: Tensor, limit: float) -> Tensor:
+def falls_short(right: Tensor, total: Tensor, limit: Tensor | float) -> Tensor:
     """The classes that clearly do not reach the share `limit`, whatever chance explains: bool [classes], of
     counts int64 [classes]. Even the upper ends of their Wilson intervals, which are at 95 % for all classes
     together (Bonferroni), lie below. Of classes that reach it, one is called short in at most one evaluation
@@ -156,3 +156,17 @@ def falls_short(right: Tensor, total: Tensor, limit: float) -> Tensor:
     pairs = zip(right.tolist(), total.tolist(), strict=True)
     ends = [wilson_interval(part, count, z)[1] if count else 1.0 for part, count in pairs]
     return torch.tensor(ends) < limit
+
+
+def falls_short_of_real(evaluation: Evaluation, part: float) -> list[int]:
+    """The labels of the classes whose drawings the judge clearly sees right less often than this part of what
+    it sees of real images. Few are held out, so these count as the middle of their Wilson interval: the best
+    of a few is no better than many."""
+    confusion = torch.tensor(evaluation.confusion)
+    real = [
+        sum(proportion_interval(row.real_accuracy, row.heldout)) / 2 if row.real_accuracy else 0.0
+        for row in evaluation.classes
+    ]
+    short = falls_short(confusion.diagonal(), confusion.sum(dim=1), part * torch.tensor(real))
+    found: list[int] = short.nonzero()[:, 0].tolist()
+    return found

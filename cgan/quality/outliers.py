@@ -1,56 +1,54 @@
-"""How many drawings of each class lie outside what the real images of the class do.
+"""How many images of each class lie outside what its real images do: drawings, or another day's images.
 
-What a tenth of the drawings have moves no mean. So each image gets three outlier scores, each a distance from
-the training images of its class, as in statistical process control:
+What a tenth of the images have moves no mean. So each image is an outlier, or none, as in statistical process
+control, by three distances from the training images of its class:
 
-- *numbers*: the Mahalanobis distance of brightness, contrast, place and edges (Hotelling's T; `class_shift`);
-- *features*: what the principal components of the class leave of the judge's features (squared prediction
+- in *numbers* (`class_shift.COLUMNS`), the Mahalanobis distance (Hotelling's T);
+- in *features* of the judge, what the principal components of the class leave of them (squared prediction
   error; Jackson & Mudholkar, Technometrics 21, 1979);
-- *tones*: how near the image comes to having two grey levels alone, in standard deviations above the mean.
+- in *tones*, by how many standard deviations it comes nearer to having two grey levels alone than the mean.
 
-A drawing is an outlier where its score is above what all but 1 % of the training images keep, by a margin.
-Training images are scored by models that were fitted without them (cross-fitting). The judge memorised
-some of them, so of features the outliers among held-out images are taken off, too.
+An outlier is one that is above any of three limits, which are what all but 1 % of the training images keep,
+and a margin. These are measured by models that were fitted without them (cross-fitting). The judge knows some
+of them by heart: by as much as it finds held-out images further off, the limit of the features is raised.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from cgan.images import Images
 from cgan.model.hardware import available_threads, parts_on_threads
 from cgan.proportions import joint_z, wilson_interval
 from cgan.quality.class_shift import BATCH, COLUMNS, describe, min_deviations
+from cgan.quality.comparison import difference_interval
+from cgan.quality.judge import Judge, predict
+from cgan.report import Interval
 
-# The limit is so many times as large as what real images keep, so that what is hardly unusual is no outlier:
-# of an honest generator's drawings some 3 % have edges a little softer or harder than any real image's.
-MARGINS = {"numbers": 1.4, "features": 1.2, "tones": 1.4}
-KIND_WORDS = {
-    "numbers": "in brightness, contrast, place or edges",
-    "features": "in the judge's features",
-    "tones": "in having hardly more than two grey levels",
-}
+# A limit is so many times what real images keep, in numbers, features and tones, so that what is hardly
+# unusual is no outlier: some 3 % of honest drawings have edges softer or harder than any real image's.
+MARGINS = torch.tensor([1.4, 1.2, 1.4])
 FOLDS = 5
 MIN_TRAINING_IMAGES = 10  # of a class: with fewer nothing is said of it
-MAX_TRAINING_IMAGES = 500  # of a class, that models are fitted to
-LIMIT_QUANTILE = 0.99  # of training images' scores: so many are below the limit, before its margin
+MAX_TRAINING_IMAGES = 500  # of a class, that a model is fitted to
+LIMIT_QUANTILE = 0.99  # of training images' distances, of which a limit is a multiple
+MEMORY_QUANTILE = 0.9  # of distances in features, by which held-out images are further off
 # Principal components: as many as explain this part of the variance, and no more than MAX_COMPONENTS.
 EXPLAINED_VARIANCE, MAX_COMPONENTS = 0.95, 60
 MIN_TONES_DEVIATION = 1.0  # percent: no standard deviation counts as less
 
 
-@dataclass(frozen=True)
-class Samples:
-    """N images as they are scored: `descriptors` float [N, columns] (`class_shift.describe`), `features`
-    [N, 128], `tones` [N, 1] (`tones_of`), labels [N]."""
+class Samples(NamedTuple):
+    """N images as they are compared: `numbers` float [N, columns] (`class_shift.COLUMNS`), `features` [N, D],
+    `tones` [N] (`tones_of`), labels [N]."""
 
-    descriptors: Tensor
+    numbers: Tensor
     features: Tensor
     tones: Tensor
     labels: Tensor
@@ -58,153 +56,166 @@ class Samples:
     @classmethod
     def of(cls, images: Tensor, features: Tensor, labels: Tensor) -> Samples:
         """The samples of images uint8 [N, C, H, W]."""
-        return cls(describe(images), features, tones_of(images), labels)
+        return cls(describe(images)[:, : len(COLUMNS)], features, tones_of(images), labels)
 
-    @property
-    def rows(self) -> dict[str, Tensor]:
-        """By the kinds of scores, a row for each image, of which its score is computed."""
-        numbers = self.descriptors[:, : len(COLUMNS)]
-        return {"numbers": numbers, "features": self.features, "tones": self.tones}
+    def at(self, rows: Tensor) -> Samples:
+        return Samples(*(part[rows] for part in self))
+
+
+def tones_of(images: Tensor) -> Tensor:
+    """The variance of an image's brightness, in percent of what it would be if the image had its lightest and
+    its darkest grey level alone, [N]: m (1 - m), with mean m of brightness from 0 to 1."""
+    tones = []
+    for part in images.split(BATCH):
+        grey = part.float().mean(dim=1).flatten(1)
+        darkest, lightest = grey.aminmax(dim=1, keepdim=True)
+        brightness = (grey - darkest) / (lightest - darkest).clamp(min=1)
+        mean = brightness.mean(dim=1)
+        tones.append(
+            100 * brightness.var(dim=1, correction=0) / (mean * (1 - mean)).clamp(min=1e-3)
+        )
+    return torch.cat(tones)
 
 
 class Excess(NamedTuple):
-    """The share of outliers among the drawings of a class (None: of all), the share among real images, and by
-    how much more it is: `low` is the optimistic end of an interval that is at 95 % for all kinds and classes
-    together."""
+    """The share of outliers among the images of a class (None: of all), the share among real ones, and by how
+    much more it is: `low` is the optimistic end of an interval that is at 95 % for all classes together."""
 
-    kind: str
     label: int | None
     share: float
     real: float
     low: float
 
 
-def outliers(
-    drawn: Samples,
-    training: Samples,
-    feature_labels: Tensor,
-    heldout: Samples,
-    shape: Sequence[int],
-    classes: int,
-) -> list[Excess]:
-    """The excess of every kind and class, the largest first. `shape` of the images: C, H, W;
-    `feature_labels`: of the training images that `training.features` are of, which may be some of them."""
-    min_std = min_deviations(shape, drawn.descriptors.shape[1])[: len(COLUMNS)].float()
-    fits: dict[str, _Fit] = {
-        "numbers": partial(_fit_mahalanobis, min_std=min_std),
-        "features": _fit_components,
-        "tones": _fit_tones,
-    }
-    found, z = [], joint_z(len(fits) * (1 + classes))
-    for kind, fit in fits.items():
-        labels = feature_labels if kind == "features" else training.labels
-        sets = [(training.rows[kind], labels)]
-        sets += [(samples.rows[kind], samples.labels) for samples in (drawn, heldout)]
-        count = partial(_count_outliers, sets, fit=fit, margin=MARGINS[kind])
+class OutlierModels(NamedTuple):
+    """What the real images of each class are like; each tensor has a row for a class: mean and inverse
+    covariance of the numbers; mean and principal components of the features, [D] and [MAX_COMPONENTS, D];
+    mean and standard deviation of the tones, [2]; the limits of the distances, [3], infinite where there are
+    too few images; and how many outliers there are among how many images, int64 [2]."""
+
+    numbers_mean: Tensor
+    numbers_inverse: Tensor
+    features_mean: Tensor
+    components: Tensor
+    tones: Tensor
+    limits: Tensor
+    real: Tensor
+
+    @classmethod
+    def of(cls, judge: Judge, train: Images, held_out: Images) -> OutlierModels:
+        """Of a random part of the training images, in the features of the judge, which learnt from them."""
+        pixels, labels, _ = train.tensors
+        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+        of_classes = [order[labels[order] == label] for label in range(train.classes)]
+        rows = torch.cat([of_class[:MAX_TRAINING_IMAGES] for of_class in of_classes])
+        training, unseen = (
+            Samples.of(images, predict(judge, images).features, of)
+            for images, of in ((pixels[rows], labels[rows]), held_out.tensors[:2])
+        )
+        return cls.fit(training, unseen, train.shape, train.classes)
+
+    @classmethod
+    def fit(
+        cls, training: Samples, held_out: Samples, shape: Sequence[int], classes: int
+    ) -> OutlierModels:
+        """Of images of `shape` [C, H, W]; the training images in random order."""
+        min_std = min_deviations(shape, len(COLUMNS)).float()
+        of_classes = [training.at(training.labels == label) for label in range(classes)]
         with parts_on_threads(available_threads()) as parallel:
-            by_class = torch.tensor(list(parallel(count, range(classes))))
-        found += excesses(kind, by_class, z)
+            fits = list(parallel(partial(_cross_fit, min_std=min_std), of_classes))
+        rows, found = zip(*fits, strict=True)
+        models = cls(*(torch.stack(part) for part in zip(*rows, strict=True)))
+        labels = torch.cat([*(each.labels for each in of_classes), held_out.labels])
+        distances = torch.cat([*found, models.distances(held_out)])
+        of_limit = (distances[:, 1] / models.limits[labels, 1]).nan_to_num(1.0)
+        known, unseen = of_limit.tensor_split([-len(held_out.labels)])
+        rise = unseen.quantile(MEMORY_QUANTILE) / known.quantile(MEMORY_QUANTILE)
+        models.limits[:, 1] *= rise.clamp(min=1)
+        return models._replace(real=_count(distances, labels, models.limits))
+
+    def distances(self, samples: Samples) -> Tensor:
+        """In numbers, features and tones, from the real images of each one's class: [N, 3]."""
+        found = torch.zeros(len(samples.labels), len(MARGINS))
+        for label in samples.labels.unique():
+            of_class = samples.labels == label
+            found[of_class] = _distances([part[label] for part in self], samples.at(of_class))
+        return found
+
+    def excesses(self, samples: Samples, group_size: float = 1.0) -> list[Excess]:
+        """Of images beside the real ones. `group_size`: of how many images each says the same, on average."""
+        counts = _count(self.distances(samples), samples.labels, self.limits)
+        return excesses(counts, self.real, group_size)
+
+
+def _fit(samples: Samples, min_std: Tensor) -> list[Tensor]:
+    """The first five of a row of `OutlierModels`. `min_std` [columns]: a standard deviation that is added to
+    each number's own, as if independent."""
+    covariance = torch.cov(samples.numbers.T) + min_std.square().diag()
+    mean = samples.features.mean(dim=0)
+    centred = (samples.features - mean).double()
+    _, deviations, vectors = torch.linalg.svd(centred, full_matrices=False)
+    variances = deviations.square()
+    needed = int((variances.cumsum(0) < EXPLAINED_VARIANCE * variances.sum()).sum()) + 1
+    count = max(1, min(needed, MAX_COMPONENTS, len(centred) // FOLDS))
+    components = torch.zeros(MAX_COMPONENTS, len(mean))
+    components[:count] = vectors[:count]
+    deviation = samples.tones.std().clamp(min=MIN_TONES_DEVIATION)
+    tones = torch.stack([samples.tones.mean(), deviation])
+    return [samples.numbers.mean(dim=0), covariance.inverse(), mean, components, tones]
+
+
+def _distances(row: Sequence[Tensor], samples: Samples) -> Tensor:
+    """Of images of the class that `_fit` gave this row: [n, 3]."""
+    numbers_mean, inverse, features_mean, components, (tones_mean, tones_deviation), *_ = row
+    numbers = samples.numbers - numbers_mean
+    squares = ((numbers @ inverse) * numbers).sum(dim=1)
+    features = samples.features - features_mean
+    remainder = features - features @ components.T @ components
+    # One-sided: softer drawings are what a short training makes, and have other signs.
+    tones = ((samples.tones - tones_mean) / tones_deviation).clamp(min=0)
+    return torch.stack([squares.clamp(min=0).sqrt(), remainder.norm(dim=1), tones], dim=1)
+
+
+def _cross_fit(samples: Samples, min_std: Tensor) -> tuple[list[Tensor], Tensor]:
+    """The row of a class, and the distances of its images by rows that were fitted without them, [n, 3]."""
+    count = len(samples.labels)
+    if count < MIN_TRAINING_IMAGES:
+        blank = Samples(*(torch.zeros(2, *part.shape[1:]) for part in samples))
+        limits, distances = (torch.full((n, len(MARGINS)), math.inf) for n in (1, count))
+        return [*_fit(blank, min_std), limits[0], torch.zeros(2)], distances
+    distances, fold_of = torch.zeros(count, len(MARGINS)), torch.arange(count) % FOLDS
+    for fold in range(FOLDS):
+        row = _fit(samples.at(fold_of != fold), min_std)
+        distances[fold_of == fold] = _distances(row, samples.at(fold_of == fold))
+    kept = distances.quantile(LIMIT_QUANTILE, dim=0, interpolation="higher")
+    limits = MARGINS * kept.clamp(min=1e-6)
+    return [*_fit(samples, min_std), limits, torch.zeros(2)], distances
+
+
+def _count(distances: Tensor, labels: Tensor, limits: Tensor) -> Tensor:
+    """The outliers of each class, and its images, where it has limits: int64 [classes, 2]."""
+    outliers = (distances > limits[labels]).any(dim=1)
+    pairs = torch.stack([outliers, limits[labels, 0].isfinite()], dim=1).long()
+    return torch.zeros(len(limits), 2, dtype=torch.int64).index_add_(0, labels, pairs)
+
+
+def excesses(counts: Tensor, real: Tensor, group_size: float = 1.0) -> list[Excess]:
+    """Of all classes, and of each that has images, the largest first. Both int64 [classes, 2]: outliers, and
+    how many images there are."""
+    found, z = list[Excess](), joint_z(1 + len(real))
+    sums = (torch.cat([each.sum(dim=0, keepdim=True), each]) for each in (counts, real))
+    for row, pair in enumerate(zip(*sums, strict=True)):
+        if all(images for _, images in pair):
+            (share, of_share), (real_share, of_real) = (
+                _share(each, group_size, z) for each in pair
+            )
+            low, _ = difference_interval(real_share, of_real, share, of_share)
+            found.append(Excess(row - 1 if row else None, share, real_share, low))
     return sorted(found, key=lambda excess: -excess.low)
 
 
-def tones_of(images: Tensor) -> Tensor:
-    """The variance of an image's brightness, in percent of what it would be if the image had its lightest and
-    its darkest grey level alone, [N, 1]: m (1 - m), with mean m of brightness from 0 to 1."""
-    tones = []
-    for part in images.split(BATCH):
-        grey = part.float().mean(dim=1).flatten(1)
-        darkest, lightest = grey.aminmax(dim=1, keepdim=True)
-        brightness = (grey - darkest) / (lightest - darkest).clamp(min=1)
-        mean = brightness.mean(dim=1, keepdim=True)
-        variance = brightness.var(dim=1, correction=0, keepdim=True)
-        tones.append(100 * variance / (mean * (1 - mean)).clamp(min=1e-3))
-    return torch.cat(tones)
-
-
-_Score = Callable[[Tensor], Tensor]  # rows [N, columns] → outlier scores [N]
-_Fit = Callable[[Tensor], _Score]  # the rows of a class's training images → how others are scored
-
-
-def _fit_mahalanobis(rows: Tensor, min_std: Tensor) -> _Score:
-    """`min_std` [columns]: a standard deviation that is added to each column's own, as if independent."""
-    mean = rows.mean(dim=0)
-    inverse = torch.linalg.inv(torch.cov(rows.T) + min_std.square().diag())
-
-    def score(others: Tensor) -> Tensor:
-        centred = others - mean
-        squares: Tensor = ((centred @ inverse) * centred).sum(dim=1)
-        return squares.clamp(min=0).sqrt()
-
-    return score
-
-
-def _fit_tones(rows: Tensor) -> _Score:
-    mean, deviation = rows.mean(), rows.std().clamp(min=MIN_TONES_DEVIATION)
-    # One-sided: softer drawings are what a short training makes, and have other signs.
-    return lambda others: ((others[:, 0] - mean) / deviation).clamp(min=0)
-
-
-def _fit_components(rows: Tensor) -> _Score:
-    """The length of what remains of an image without its projection on the principal components."""
-    mean = rows.mean(dim=0)
-    centred = rows - mean
-    # The eigenvectors of the Gram matrix [N, N]: there may be fewer images than features.
-    values, vectors = torch.linalg.eigh(centred @ centred.T)
-    values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
-    needed = int((values.cumsum(0) < EXPLAINED_VARIANCE * values.sum()).sum()) + 1
-    count = max(1, min(needed, MAX_COMPONENTS, len(rows) // FOLDS))
-    components = vectors[:, :count].T @ centred / values[:count, None].sqrt().clamp(min=1e-6)
-
-    def score(others: Tensor) -> Tensor:
-        centred = others - mean
-        remainder: Tensor = centred - centred @ components.T @ components
-        return remainder.square().sum(dim=1).sqrt()
-
-    return score
-
-
-def _count_outliers(
-    sets: Sequence[tuple[Tensor, Tensor]], label: int, *, fit: _Fit, margin: float
-) -> list[tuple[int, int]]:
-    """The outliers of a class in each of `sets`, rows and labels, and how many images each has. Training
-    images are scored by models of the other folds, and images of the other sets by these models in turn."""
-    training, *others = (rows[labels == label] for rows, labels in sets)
-    if len(training) < MIN_TRAINING_IMAGES:
-        return [(0, 0)] * len(sets)
-    order = torch.randperm(len(training), generator=torch.Generator().manual_seed(0))
-    training = training[order[:MAX_TRAINING_IMAGES]]
-    scores = [torch.zeros(len(rows)) for rows in (training, *others)]
-    for fold in range(FOLDS):
-        in_fold = torch.arange(len(training)) % FOLDS == fold
-        score = fit(training[~in_fold])
-        for rows, rows_scores in zip((training, *others), scores, strict=True):
-            if len(rows) > fold:
-                rows_scores[fold::FOLDS] = score(rows[fold::FOLDS])
-    limit = margin * scores[0].quantile(LIMIT_QUANTILE, interpolation="higher")
-    return [(int((found > limit).sum()), len(found)) for found in scores]
-
-
-def excesses(kind: str, by_class: Tensor, z: float) -> list[Excess]:
-    """The excess of all classes together, and of each class. `by_class` int64 [classes, 3, 2]: outliers and
-    images, of training, drawn and held-out images. `z`: of the intervals (`proportions.joint_z`)."""
-    of_all, found = by_class.sum(dim=0), list[Excess]()
-    (memorised, *_), (unseen, _, highest_unseen) = _share(of_all[0], z), _share(of_all[2], z)
-    for label, (training, drawn, heldout) in [(None, of_all), *enumerate(by_class)]:
-        if kind != "features":  # which alone were learnt: held-out images are real ones like any
-            training = training + heldout
-        if not training[1] or not drawn[1]:
-            continue
-        (share, lowest, _), (real, _, highest) = _share(drawn, z), _share(training, z)
-        # The end of the interval of a difference, by Newcombe's method (`intervals.difference_interval`).
-        half_widths = [highest - real, share - lowest]
-        if kind == "features":  # by the held-out images of all classes, for one has few
-            real = max(0.0, real + unseen - memorised)
-            half_widths.append(highest_unseen - unseen)
-        found.append(Excess(kind, label, share, real, share - real - math.hypot(*half_widths)))
-    return found
-
-
-def _share(count: Tensor, z: float) -> tuple[float, float, float]:
-    """The share of outliers and the ends of its interval, of a count int64 [2] of outliers and images."""
-    part, total = int(count[0]), max(1, int(count[1]))
-    return part / total, *wilson_interval(part, total, z)
+def _share(counts: Tensor, group_size: float, z: float) -> tuple[float, Interval]:
+    """The share of outliers, by counts int64 [2] of these and of images, and its interval."""
+    outliers, images = counts.tolist()
+    groups = max(1, round(images / group_size))
+    return outliers / images, wilson_interval(round(outliers / images * groups), groups, z)

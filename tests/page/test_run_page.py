@@ -61,7 +61,8 @@ def change_facts(**facts: Any) -> None:
     [
         ({}, "good", ""),
         ({"right": 900}, "poor", ILLEGIBLE),
-        ({"right": 900, "real_accuracy": 0.88}, "poor", MISREAD),
+        ({"right": 900, "real_accuracy": 0.92}, "good", ""),  # as real images are
+        ({"right": 700, "real_accuracy": 0.88}, "poor", MISREAD),
         ({"diversity_interval": (0.79, 0.99)}, "poor", REPETITIVE),
         ({"diversity_interval": (0.79, 0.99), "images": 99}, "poor", MORE_IMAGES),
         # An interval of ± 0.049 is one of ± 0.06 for three classes together.
@@ -82,8 +83,8 @@ def change_facts(**facts: Any) -> None:
 def test_a_class_is_judged_by_the_gate_s_limits(
     changes: dict[str, Any], state: str, advice: str
 ) -> None:
-    """Limits: .93 right, beyond what chance explains; .8 of the diversity of real images, at the low end;
-    clearly below .9 of it."""
+    """Limits: .96 of what real images get right, beyond what chance explains; .8 of the diversity of real
+    images, at the low end; clearly below .9 of it."""
     fine = ClassScores(
         heldout=50,
         accuracy=0.985,

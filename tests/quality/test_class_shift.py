@@ -7,7 +7,6 @@ import pytest
 import torch
 from conftest import noise, sample_digits
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
 
 from cgan.quality.class_shift import MIN_CLASS_IMAGES, Moments, certain_differences, largest_shifts
 
@@ -33,9 +32,9 @@ def square(images: Tensor) -> Tensor:
     [
         (lambda images: images // 2, "contrast by -4"),
         (lambda images: 255 - images, "brightness by +1"),
-        (square, "brightness of a part by +251 grey levels"),
-        (lambda images: images.roll(3, 3), "light further right by +3.0 pixels"),
-        (lambda images: images.roll(-2, 2), "light further down by -2.0 pixels"),
+        (square, "brightness of a part by +250.7"),
+        (lambda images: images.roll(3, 3), "light further right, in pixels, by +3.0"),
+        (lambda images: images.roll(-2, 2), "light further down, in pixels, by -2.0"),
         (lambda images: noise(images, 20), "edge"),
     ],
 )
@@ -47,31 +46,6 @@ def test_a_change_of_one_class_is_named_and_no_other(
     assert max(each.deviations for each in found if each.label != 3) < 0.1
     back = largest_shifts(moments(KNOWN), moments(NEW, change), (1, 28, 28))
     assert back[3].deviations == pytest.approx(found[3].deviations)
-    assert back[3].words != found[3].words
-
-
-@pytest.mark.parametrize(("per_class", "most"), [(MIN_CLASS_IMAGES, 0.5), (100, 0.05)])
-def test_parts_of_one_data_set_differ_by_chance_alone(per_class: int, most: float) -> None:
-    random = torch.Generator().manual_seed(0)
-    for _ in range(5):
-        order = torch.randperm(5000, generator=random)
-        rows = [order[LABELS[order] == label][: 2 * per_class] for label in range(10)]
-        one, other = (torch.cat([some[half::2] for some in rows]) for half in (0, 1))
-        found = largest_shifts(moments(one), moments(other), (1, 28, 28))
-        assert max(each.deviations for each in found) < most
-
-
-def test_a_patch_in_photographs_is_seen_by_its_edge() -> None:
-    """Where each pixel differs from photograph to photograph, a mean says little of 30."""
-    rough = 120 + 70 * torch.randn(180, 1, 5, 5, generator=torch.Generator().manual_seed(0))
-    photographs = F.interpolate(rough, size=(40, 40), mode="bilinear").clamp(0, 230).byte()
-    labels = torch.arange(180) % 3
-    parts = photographs[:90], photographs[90:].clone()
-    parts[1][labels[90:] == 1, :, 2:6, 2:6] = 255
-    found, known = (Moments.of_images(part, labels[:90], 3) for part in parts[::-1])
-    shifts = largest_shifts(found, known, (1, 40, 40))
-    assert shifts[1].deviations > 1 and "hardest edge by +" in shifts[1].words
-    assert shifts[0].deviations == shifts[2].deviations == 0
 
 
 def test_fewer_images_than_show_anything_show_nothing() -> None:

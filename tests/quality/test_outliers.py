@@ -1,4 +1,4 @@
-"""What a part of the drawings has, and no real image, is seen in its class; what chance does is not."""
+"""What a part of the images has, and no real image, is seen in its class; what chance does is not."""
 
 import math
 from collections.abc import Callable
@@ -10,8 +10,14 @@ from scipy.stats import binomtest
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
-from cgan.proportions import joint_z
-from cgan.quality.outliers import MARGINS, Excess, Samples, excesses, outliers, tones_of
+from cgan.quality.outliers import (
+    FOLDS,
+    MARGINS,
+    OutlierModels,
+    Samples,
+    excesses,
+    tones_of,
+)
 
 DIGITS, LABELS = sample_digits()
 ORDER = torch.randperm(5000, generator=torch.Generator().manual_seed(0))
@@ -24,19 +30,14 @@ def rows(images: Tensor, labels: Tensor) -> Samples:
     return Samples.of(images, images[:, 0, ::2, ::2].flatten(1).float(), labels)
 
 
-def found(drawn: Tensor, labels: Tensor, known: Tensor, heldout: Tensor) -> list[Excess]:
+def models(known: Tensor, heldout: Tensor) -> OutlierModels:
     training, others = (rows(DIGITS[part], LABELS[part]) for part in (known, heldout))
-    return outliers(rows(drawn, labels), training, training.labels, others, (1, 28, 24), 10)
+    return OutlierModels.fit(training, others, (1, 28, 24), 10)
 
 
-def in_part(change: Callable[[Tensor], Tensor], part: float, label: int | None) -> list[Excess]:
-    """2,000 real images in the drawings' place, a part of them, or of those of a class, changed."""
-    picked = ORDER[:2000]
-    images, labels = DIGITS[picked].clone(), LABELS[picked]
-    marked = torch.rand(2000, generator=torch.Generator().manual_seed(1)) < part
-    marked &= labels == label if label is not None else True
-    images[marked] = change(images[marked])
-    return found(images, labels, ORDER[2000:4500], ORDER[4500:])
+@pytest.fixture(scope="module")
+def real() -> OutlierModels:
+    return models(ORDER[2000:4500], ORDER[4500:])
 
 
 def square(images: Tensor) -> Tensor:
@@ -48,24 +49,44 @@ def two_levels(images: Tensor) -> Tensor:
     return torch.where(images > 127, 255, 0).to(torch.uint8)
 
 
+def mirrored(images: Tensor) -> Tensor:
+    return images.transpose(2, 3).flip(2)
+
+
 @pytest.mark.parametrize(
-    ("change", "part", "label", "kind"),
+    ("change", "part", "label"),
     [
-        (square, 0.3, 7, "numbers"),
-        (lambda images: pad(images[:, :, 1:-1], (0, 0, 1, 1), value=255), 0.1, None, "features"),
-        (two_levels, 0.1, None, "tones"),
-        (two_levels, 0.3, 7, "tones"),
-        (lambda images: images // 2, 0.3, 4, "numbers"),
-        (lambda images: images.transpose(2, 3).flip(2), 0.2, None, "features"),
+        (square, 0.3, 7),
+        (lambda images: pad(images[:, :, 1:-1], (0, 0, 1, 1), value=255), 0.1, None),
+        (two_levels, 0.1, None),
+        (two_levels, 0.3, 7),
+        (lambda images: images // 2, 0.3, 4),
+        (mirrored, 0.2, None),
     ],
 )
 def test_what_a_part_of_the_drawings_has_is_seen(
-    change: Callable[[Tensor], Tensor], part: float, label: int | None, kind: str
+    real: OutlierModels, change: Callable[[Tensor], Tensor], part: float, label: int | None
 ) -> None:
-    found = in_part(change, part, label)
-    assert found[0].low > LIMIT and any(each.kind == kind and each.low > LIMIT for each in found)
+    """2,000 real images in the drawings' place, a part of them, or of those of a class, changed."""
+    images, labels = DIGITS[ORDER[:2000]].clone(), LABELS[ORDER[:2000]]
+    marked = torch.rand(2000, generator=torch.Generator().manual_seed(1)) < part
+    marked &= labels == label if label is not None else True
+    images[marked] = change(images[marked])
+    found = real.excesses(rows(images, labels))
+    assert found[0].low > LIMIT
     assert label is None or {each.label for each in found if each.low > LIMIT} <= {label, None}
     assert [each.low for each in found] == sorted((each.low for each in found), reverse=True)
+    assert {each.label for each in found} == {None, *range(10)}
+
+
+def test_each_distance_sees_what_it_is_of(real: OutlierModels) -> None:
+    """Numbers a square, features a digit on its side, tones two levels; soft ones have no tones."""
+    images, labels = DIGITS[ORDER[:300]], LABELS[ORDER[:300]]
+    soft = avg_pool2d(images.float(), 5, 1, 2).byte()
+    changed = (square(images.clone()), mirrored(images), two_levels(images), soft)
+    far = [real.distances(rows(some, labels)) > real.limits[labels] for some in changed]
+    numbers, features, tones, of_soft = (each.float().mean(dim=0).tolist() for each in far)
+    assert numbers[0] > 0.2 and features[1] > 0.2 and tones[2] > 0.5 and of_soft[2] == 0
 
 
 def test_tones_are_the_part_of_the_variance_of_two_levels() -> None:
@@ -73,75 +94,84 @@ def test_tones_are_the_part_of_the_variance_of_two_levels() -> None:
     images = torch.zeros(4, 3, 2, 6, dtype=torch.uint8)
     images[0, :, 0, :5], images[1, :, 1, 0] = 200, 9
     images[2] = torch.tensor([0, 100, 200, 0, 100, 200])
-    assert tones_of(images)[:, 0].tolist() == pytest.approx([100, 100, 100 * 2 / 3, 0], abs=1e-3)
+    assert tones_of(images).tolist() == pytest.approx([100, 100, 100 * 2 / 3, 0], abs=1e-3)
 
 
 def test_real_images_that_nobody_has_seen_are_no_outliers() -> None:
-    for seed in range(4):
+    for seed in range(2):
         order = torch.randperm(5000, generator=torch.Generator().manual_seed(seed))
         drawn, known, heldout = order.split([2000, 2600, 400])
-        shown = found(DIGITS[drawn], LABELS[drawn], known, heldout)
+        found = models(known, heldout)
+        shown = found.excesses(rows(DIGITS[drawn], LABELS[drawn]))
         assert shown[0].low < LIMIT / 2
         shares = [each.share for each in shown if each.label is None]
         assert max(shares) < LIMIT, "training images are scored by models that lack them"
+        assert found.real.sum(dim=0)[1] == 3000, "held-out images are real ones, too"
 
 
 def test_few_images_are_judged_where_that_says_something() -> None:
     rare = LABELS[ORDER] == 2
     drawn = ORDER[rare][100:]
     of_nine, of_twenty = (
-        found(DIGITS[drawn], LABELS[drawn], torch.cat([ORDER[~rare][:2000], few]), ORDER[-200:])
+        models(torch.cat([ORDER[~rare][:2000], few]), ORDER[-200:]).excesses(
+            rows(DIGITS[drawn], LABELS[drawn])
+        )
         for few in (ORDER[rare][:9], ORDER[rare][:20])
     )
     assert of_nine == [] and of_twenty[0].low < LIMIT
 
 
-# Training, drawn and held-out images of ten classes.
-TOTAL = torch.tensor([450, 1000, 50]).expand(10, 3)
-Z = joint_z(len(MARGINS) * 11)  # of three kinds, ten classes and all together
+def test_what_the_judge_memorised_raises_the_limit_of_the_features() -> None:
+    """Its features of training images lie nearer to each other than those of unseen ones: all others are
+    as these. Numbers and tones were not learnt."""
+    training, unseen = (rows(DIGITS[part], LABELS[part]) for part in ORDER[:3000].split(2500))
+    mean = training.features.mean(dim=0)
+    learnt = training._replace(features=mean + (training.features - mean) / 3)
+    plain, memorised = (
+        OutlierModels.fit(known, unseen, (1, 28, 24), 10) for known in (training, learnt)
+    )
+    ratio = memorised.limits / plain.limits
+    assert torch.equal(ratio[:, ::2], torch.ones(10, 2))
+    assert bool((ratio[:, 1] > 0.5).all()), "a third without the rise"
+    others = rows(DIGITS[ORDER[3000:]], LABELS[ORDER[3000:]])
+    assert memorised.excesses(others)[0].low < LIMIT
 
 
-def test_what_the_judge_memorised_is_taken_off_the_features() -> None:
-    """Alone. Ten times as many held-out images as training images are unusual in its eyes; drawings are as
-    those. Elsewhere held-out images are real ones like any. The ends are Wilson's."""
-    counts = torch.stack([torch.tensor([4, 100, 5]).expand(10, 3), TOTAL], dim=2)
-
-    def width(outliers: int, images: int, end: str) -> float:
-        found = binomtest(outliers, images).proportion_ci(1 - 0.05 / 33, "wilson")
-        return abs(float(getattr(found, end)) - outliers / images)
-
-    for kind, real, widths in (
-        ("features", 0.1, [width(4, 450, "high"), width(50, 500, "high")]),
-        ("tones", 9 / 500, [width(9, 500, "high")]),
-    ):
-        found = excesses(kind, counts, Z)[4]
-        assert (found.label, found.share) == (3, 0.1) and found.real == pytest.approx(real)
-        reach = math.hypot(width(100, 1000, "low"), *widths)
-        assert found.low == pytest.approx(0.1 - real - reach)
+@pytest.mark.parametrize("size", [1, 5])
+def test_an_excess_is_less_what_chance_explains(size: int) -> None:
+    """The ends are Wilson's, and hold for both classes and all together; a group counts once."""
+    counts, known = torch.tensor([[100, 1000], [10, 500]]), torch.tensor([[5, 500], [10, 1000]])
+    found = {each.label: each for each in excesses(counts, known, size)}
+    drawn, real = (
+        binomtest(outliers // size, images // size).proportion_ci(1 - 0.05 / 3, "wilson")
+        for outliers, images in ((100, 1000), (5, 500))
+    )
+    reach = math.hypot(0.1 - drawn.low, real.high - 0.01)
+    assert found[0][:3] == (0, 0.1, 0.01) and found[0].low == pytest.approx(0.09 - reach)
+    assert found[None][1:3] == (110 / 1500, 15 / 1500) and found[1].low < 0
 
 
 def test_one_honest_generator_of_twenty_has_outliers_at_most() -> None:
-    """Drawings have 1 % of them, as real images; all kinds and classes together, which vary independently."""
+    """Drawings have 1 % of them, as real images."""
     random = torch.Generator().manual_seed(0)
-    share = torch.full_like(TOTAL, 0.01, dtype=torch.float64)
 
-    def has_outliers(kind: str) -> bool:
-        outside = torch.binomial(TOTAL.double(), share, generator=random).long()
-        return any(each.low > 0 for each in excesses(kind, torch.stack([outside, TOTAL], 2), Z))
+    def counts(images: int) -> Tensor:
+        total = torch.full((10,), images)
+        found = torch.binomial(total.float(), torch.full((10,), 0.01), generator=random)
+        return torch.stack([found.long(), total], dim=1)
 
-    assert sum(any(has_outliers(kind) for kind in MARGINS) for _ in range(300)) <= 15
-
-
-@pytest.mark.parametrize("first", [0, 4])
-def test_outliers_are_seen_at_every_fifth_place_too(first: int) -> None:
-    """Which of the five folds' models scores a drawing depends on its place."""
-    picked = ORDER[LABELS[ORDER] == 7][:200]
-    images = DIGITS[picked].clone()
-    images[first::5] = square(images[first::5])
-    assert found(images, LABELS[picked], ORDER[2000:4500], ORDER[4500:])[0].low > LIMIT
+    found = [max(each.low for each in excesses(counts(1000), counts(500))) for _ in range(300)]
+    assert sum(low > 0 for low in found) <= 15
 
 
-def test_soft_drawings_have_no_tones_of_their_own() -> None:
-    """What a short training makes is seen elsewhere."""
-    soft = in_part(lambda images: avg_pool2d(images.float(), 5, 1, 2).byte(), 0.3, None)
-    assert all(each.low < LIMIT for each in soft if each.kind == "tones")
+def test_a_limit_is_what_all_but_a_hundredth_keep_and_a_margin() -> None:
+    """By models that lack a fifth of the images each."""
+    samples = rows(DIGITS[ORDER[:600]], torch.zeros(600, dtype=torch.int64))
+    distances = torch.zeros(600, 3)
+    for fold in range(FOLDS):
+        kept = torch.arange(600) % FOLDS != fold
+        lacking = OutlierModels.fit(samples.at(kept), samples, (1, 28, 24), 1)
+        distances[~kept] = lacking.distances(samples.at(~kept))
+    limits = MARGINS * distances.quantile(0.99, dim=0, interpolation="higher")
+    fitted = OutlierModels.fit(samples, samples, (1, 28, 24), 1)
+    assert fitted.limits[0].tolist() == pytest.approx(limits.tolist(), rel=1e-4)

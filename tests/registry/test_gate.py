@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -119,10 +120,10 @@ def test_a_good_generator_waits_or_is_champion_until_rolled_back(
 # ------------------------------------------------------------- what does not belong, what is damaged
 
 
-def other_part(name: str, of: str = "", rows: int | None = None, **facts: Any) -> None:
-    """Write a part of the data anew: of the first rows, and with other facts."""
+def other_part(name: str, of: str = "", rows: int | None = None, **changes: Any) -> None:
+    """Write a part of the data anew: of the first rows, and changed."""
     paths = [Path(f"data/processed/{part}.safetensors") for part in (of or name, name)]
-    save_images(paths[1], load_images(paths[0]).at(slice(rows)), **({"part": name} | facts))
+    save_images(paths[1], replace(load_images(paths[0]).at(slice(rows)), **changes), part=name)
 
 
 def other_judge() -> None:
@@ -152,7 +153,7 @@ def other_run() -> None:
 SPOILT: dict[str, Callable[[], Any]] = {
     "generator.*: trained on other data .*`dvc repro`": lambda: other_part("train", rows=99),
     "judge.*: trained on other data": other_judge,
-    "holdout.*: .* found eeeeeeeeeeee": lambda: other_part("holdout", csv_sha256="e" * 64),
+    "holdout.*: .* found eeeeeeeeeeee": lambda: other_part("holdout", source_sha256="e" * 64),
     "holdout.*: 41 of its 41 images": lambda: other_part("holdout", "train", 41),
     "mlflow_run.json: missing .*`dvc repro`": RUN_LOCATION.unlink,
     "has no run with the key other that trained": other_run,

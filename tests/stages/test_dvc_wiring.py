@@ -105,7 +105,7 @@ def test_each_section_of_params_belongs_to_one_stage() -> None:
     ]
     assert len(owned) == len(STAGES) - len(others) and not entries("render", "params")
     assert "params.yaml" in entries("params", "deps"), "it checks all of the file"
-    keys = ("min_worst_class_accuracy", "min_worst_class_diversity")
+    keys = ("min_relative_accuracy", "min_worst_class_diversity")
     assert entries("page", "params") == [f"gate.{key}" for key in keys]
     assert sorted(owned) == sorted(set(PARAMS) - {"gate", "sweep", "tracking"})
 

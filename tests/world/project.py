@@ -51,7 +51,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "gate": {
         **{"max_fid_over_floor": 1e6, "max_copies_over_floor": 0.99, "max_drawn_shift": 1e6},
         **{"max_outliers": 1.0, "min_worst_class_diversity": 0.0, "min_judge_accuracy": 0.8},
-        **{"min_conditional_accuracy": 0.7, "min_worst_class_accuracy": 0.5},
+        **{"min_relative_accuracy": 0.7},
     },
 }
 

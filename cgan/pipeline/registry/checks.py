@@ -5,12 +5,13 @@ A limit has to hold at the pessimistic end of the number's 95 % interval, so tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from cgan.params.sections import GateParams
 from cgan.report import Interval, Kind, Number, Table, in_words
+from cgan.text import listed
 
 # Groups of rows: the headings of their tables.
 DATA, DRAWINGS, CHAMPION = "Today's data", "Limits", "Beside the champion"
@@ -21,12 +22,20 @@ class Finding(NamedTuple):
     whether it does. `note`: which class has it, or what it stands beside; `why`: a failure in words, where
     value and limit say too little."""
 
-    value: float
+    value: float | None
     interval: Interval | None = None
     passed: bool | None = None
     note: str = ""
     why: str = ""
     kind: Kind = "share"
+
+
+def largest(found: Iterable[tuple[float, str]], limit: float, kind: Kind = "share") -> Finding:
+    """The largest of values, each with its words; why: the three largest above the limit, in their words."""
+    ordered = sorted(found, key=lambda each: -each[0])
+    far = [words for value, words in ordered if value > limit]
+    why = f"{listed(far, 3)}; at most {in_words(limit, kind)}" if far else ""
+    return Finding(max([0.0, *(value for value, _ in ordered)]), why=why, kind=kind)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,31 +74,30 @@ class Check(Number):
 class Row:
     """A check of the gate. `limit`: the name of its param in the section gate, a `min_…` or a maximum; a
     number; or None. `what`: a noun phrase for what is measured. `measure` gets what the group is about, and
-    the limit; None: there is no value. `name`: where it is not that of the param without `min_`."""
+    the section gate; None: there is no value. `name`: where it is not that of the param without `min_`."""
 
     limit: str | float | None
     what: str
-    measure: Callable[[Any, Any], Finding | None]
+    measure: Callable[[Any, GateParams], Finding | None]
     name: str = ""
 
     def check(self, group: str, subject: Any, limits: GateParams) -> Check | None:
-        limit: Any = self.limit
-        at_most = not str(limit).startswith("min_")
-        if isinstance(limit, str):
-            limit = getattr(limits, limit)
-        if (finding := self.measure(subject, limit)) is None:
+        limit: Any = getattr(limits, self.limit) if isinstance(self.limit, str) else self.limit
+        if (finding := self.measure(subject, limits)) is None:
             return None
-        low, high = finding.interval or (finding.value, finding.value)
-        low = low if at_most else max(low, 0.0)
-        passed = finding.passed
+        at_most = not str(self.limit).startswith("min_")
+        interval, passed = finding.interval, finding.passed
+        if interval and not at_most:
+            interval = (max(interval[0], 0.0), interval[1])
         if passed is None:
+            low, high = interval or (finding.value, finding.value)
             passed = high <= limit if at_most else low >= limit
         return Check(
             group=group,
             name=self.name or str(self.limit)[len("min_") :],
             what=f"{self.what} {finding.note}".rstrip(),
             value=finding.value,
-            interval=(low, high) if finding.interval else None,
+            interval=interval,
             kind=finding.kind,
             limit=limit,
             at_most=at_most,

@@ -9,25 +9,22 @@ import torch
 from torch import Tensor
 
 from cgan.evaluation import Evaluation
-from cgan.pipeline.registry.checks import Finding
-from cgan.proportions import wilson_interval
+from cgan.params.sections import GateParams
+from cgan.pipeline.registry.checks import Finding, largest
 from cgan.quality.class_shift import Moments, Shift, largest_shifts
 from cgan.quality.conditions import Conditions
-from cgan.quality.intervals import Estimate, critical_t, falls_short
+from cgan.quality.intervals import Estimate, critical_t, falls_short, falls_short_of_real
 from cgan.quality.judge import predict
-from cgan.quality.outliers import KIND_WORDS, Excess, Samples, outliers
+from cgan.quality.outliers import Excess, OutlierModels, Samples
 from cgan.report import Kind, in_words
 from cgan.text import listed, percent
-
-MEAN = "(mean over classes)"
 
 
 @dataclass(frozen=True)
 class Drawings:
     """A generator's drawings, measured: their evaluation; of each class the column that is furthest from its
-    training images (`class_shift.largest_shifts`); and the shares that look like no real image, those that
-    exceed most first (`outliers.outliers`). `champion`: the evaluation of its drawings, under the same
-    conditions, where there is one."""
+    training images; and the shares that are like no real image. `champion`: the evaluation of its drawings,
+    under the same conditions, where there is one."""
 
     evaluation: Evaluation
     shifts: Sequence[Shift]
@@ -36,23 +33,23 @@ class Drawings:
 
     @classmethod
     def of(
-        cls, drawings: Tensor, conditions: Conditions, champion: Evaluation | None = None
+        cls,
+        drawings: Tensor,
+        conditions: Conditions,
+        models: OutlierModels,
+        champion: Evaluation | None = None,
     ) -> Drawings:
         """The measurements of drawings uint8 [N, C, H, W] of the conditions' classes, by the judge and by how
-        they look beside real images, whatever the judge sees."""
-        shape, classes = drawings.shape[1:], conditions.train.classes
-        train, held_out = conditions.train.tensors, conditions.held_out.tensors
+        they look beside real images, whatever the judge sees. `models`: of these real images."""
+        pixels, real_labels, _ = conditions.train.tensors
+        labels, classes = conditions.drawn_labels, conditions.classes
         prediction = predict(conditions.judge, drawings)
-        drawn = Samples.of(drawings, prediction.features, conditions.drawn_labels)
-        real = Samples.of(train.pixels, conditions.training_features, train.labels)
-        unseen = Samples.of(held_out.pixels, conditions.heldout.features, held_out.labels)
-        looks, looks_of_real = (
-            Moments.of([each.descriptors], each.labels, classes) for each in (drawn, real)
-        )
+        looks = Moments.of_images(drawings, labels, classes)
+        looks_of_real = Moments.of_images(pixels, real_labels, classes)
         return cls(
             conditions.measure(drawings, prediction=prediction),
-            largest_shifts(looks, looks_of_real, shape),
-            outliers(drawn, real, conditions.training_labels, unseen, shape, classes),
+            largest_shifts(looks, looks_of_real, drawings.shape[1:]),
+            models.excesses(Samples.of(drawings, prediction.features, labels)),
             champion,
         )
 
@@ -60,43 +57,70 @@ class Drawings:
 # -- Limits ------------------------------------------------------------------------------------------
 
 
-def judge_accuracy(drawings: Drawings, _: float) -> Finding:
-    """It fails, too, where the judge may be no better than one that guesses."""
+def drawn_outliers(drawings: Drawings, limits: GateParams) -> Finding:
+    return largest_excess(drawings.outliers, limits, "drawings", drawings.evaluation.names)
+
+
+def largest_excess(
+    outliers: Iterable[Excess], limits: GateParams, images: str, class_names: Sequence[str]
+) -> Finding:
+    """Of all classes together, and of each. `images`: what they are, in words."""
+    found = []
+    for excess in outliers:
+        of = "all classes" if excess.label is None else f"class {class_names[excess.label]}"
+        words = f"{percent(excess.share)} of the {images} of {of} are like no real image of theirs"
+        found.append((excess.low, f"{words} (of real images {percent(excess.real)})"))
+    return largest(found, limits.max_outliers)
+
+
+def drawn_shift(drawings: Drawings, limits: GateParams) -> Finding:
+    return largest_shift(drawings.shifts, limits.max_drawn_shift, drawings.evaluation.names)
+
+
+def largest_shift(shifts: Iterable[Shift], limit: float, class_names: Sequence[str]) -> Finding:
+    """Of all classes."""
+    found = [
+        (off, f"class {class_names[label]} differs in {words} ({off:.1f} deviations)")
+        for label, off, words in shifts
+    ]
+    return largest(found, limit, "number")
+
+
+def accuracy(drawings: Drawings, limits: GateParams) -> Finding:
+    """The mean over classes, as a part of what real images get. It fails, too, for a class that clearly falls
+    short of its real images, and where the judge is too weak to say so."""
     evaluation = drawings.evaluation
     score, reason = evaluation.score("conditional_accuracy"), evaluation.not_measurable
-    passed = False if reason else None
-    return Finding(score.real or 0.0, score.real_interval, passed, MEAN, reason)
+    if not reason and score.real_interval and score.real_interval[0] < limits.min_judge_accuracy:
+        low, high = map(percent, score.real_interval)
+        at_least = percent(limits.min_judge_accuracy)
+        reason = (
+            f"the judge is right on {low} to {high} of real images, expected at least {at_least}"
+        )
+    if reason or not score.value or not score.real or not score.interval:
+        return Finding(score.value, passed=False, why=reason)
+    low_end, high_end = score.interval
+    of_all = Finding(
+        score.value / score.real,
+        (low_end / score.real, high_end / score.real),
+        note=f"({percent(score.value)}, real images {percent(score.real)})",
+    )
+    short = falls_short_of_real(evaluation, limits.min_relative_accuracy)
+    if not short:
+        return of_all
+    rows = ((evaluation.names[label], evaluation.classes[label]) for label in short)
+    classes = [
+        f"of class {name} the judge sees {percent(row.accuracy or 0)} right, of its real images "
+        f"{percent(row.real_accuracy or 0)}"
+        for name, row in rows
+    ]
+    return of_all._replace(passed=False, why=listed(classes, 3))
 
 
-def drawing_accuracy(drawings: Drawings, _: float) -> Finding | None:
-    score = drawings.evaluation.score("conditional_accuracy")
-    return None if score.value is None else Finding(score.value, score.interval, note=MEAN)
-
-
-def worst_class_accuracy(drawings: Drawings, limit: float) -> Finding | None:
-    """Of the class with the lowest accuracy. A shortfall that chance explains among so many classes does not
-    fail it (`falls_short`)."""
-    evaluation = drawings.evaluation
-    if evaluation.not_measurable:
-        return None
-    confusion = torch.tensor(evaluation.confusion)
-    right, total = confusion.diagonal(), confusion.sum(dim=1)
-    short = falls_short(right, total, limit)
-    # There may be more classes than drawings: one without any is not the worst.
-    share = (right / total).nan_to_num(nan=2.0)
-    worst = int((share - 2 * short.double()).argmin())  # those that fall short come first
-    hits, asked = int(right[worst]), int(total[worst])
-    interval, passed = wilson_interval(hits, asked), not bool(short.any())
-    note = f"class {evaluation.names[worst]}"
-    if passed and interval[0] < limit:
-        note += f"; chance explains as much of one of {len(total)} classes"
-    return Finding(hits / asked, interval, passed, f"({note})")
-
-
-def copies(drawings: Drawings, limit: float) -> Finding | None:
+def copies(drawings: Drawings, limits: GateParams) -> Finding | None:
     """Of all drawings. Of a class few are compared, and classes differ: it fails by a share that is clearly
     above the limit."""
-    evaluation = drawings.evaluation
+    evaluation, limit = drawings.evaluation, limits.max_copies_over_floor
     score = evaluation.score("copies")
     if score.value is None or score.interval is None:
         return None
@@ -116,15 +140,7 @@ def copies(drawings: Drawings, limit: float) -> Finding | None:
     return of_all._replace(passed=False, why=why)
 
 
-def excess_distance(drawings: Drawings, _: float) -> Finding | None:
-    score = drawings.evaluation.score("fid_judge")
-    if score.value is None:
-        return None
-    excess = Estimate.of_score(score) - Estimate.of_real(score)
-    return Finding(excess.value, excess.interval, kind="number")
-
-
-def diversity(drawings: Drawings, _: float) -> Finding | None:
+def diversity(drawings: Drawings, _: GateParams) -> Finding | None:
     """Of the class whose interval has the lowest lower end."""
     evaluation = drawings.evaluation
     measured = [
@@ -138,48 +154,22 @@ def diversity(drawings: Drawings, _: float) -> Finding | None:
     return Finding(value, interval, note=f"(class {name})")
 
 
-def drawn_shift(drawings: Drawings, limit: float) -> Finding:
-    return largest_shift(drawings.shifts, limit, drawings.evaluation.names)
-
-
-def largest_shift(shifts: Iterable[Shift], limit: float, class_names: Sequence[str]) -> Finding:
-    """Of all classes; why: the three that are furthest off."""
-    of_class = dict[int, Shift]()  # the largest
-    for shift in sorted(shifts, key=lambda shift: shift.deviations, reverse=True):
-        of_class.setdefault(shift.label, shift)
-    far = [
-        f"class {class_names[shift.label]} differs in {shift.words} ({shift.deviations:.1f} deviations)"
-        for shift in of_class.values()
-        if shift.deviations > limit
-    ]
-    why = f"{listed(far, 3)}; at most {limit:g}" if far else ""
-    largest = max(shift.deviations for shift in of_class.values())
-    return Finding(largest, why=why, kind="number")
-
-
-def outlier_share(drawings: Drawings, limit: float) -> Finding:
-    far = []
-    for excess in drawings.outliers:
-        if excess.low > limit:
-            of = "all classes"
-            if excess.label is not None:
-                of = f"class {drawings.evaluation.names[excess.label]}"
-            far.append(
-                f"{percent(excess.share)} of the drawings of {of} look like no training image of theirs, "
-                f"{KIND_WORDS[excess.kind]} (of real images {percent(excess.real)})"
-            )
-    why = f"{listed(far, 3)}; at most {percent(limit)} more may" if far else ""
-    return Finding(max([0.0, *(excess.low for excess in drawings.outliers)]), why=why)
+def excess_distance(drawings: Drawings, _: GateParams) -> Finding | None:
+    score = drawings.evaluation.score("fid_judge")
+    if score.value is None:
+        return None
+    excess = Estimate.of_score(score) - Estimate.of_real(score)
+    return Finding(excess.value, excess.interval, kind="number")
 
 
 # -- Beside the champion -----------------------------------------------------------------------------
 
 
-def distance_change(drawings: Drawings, against: str) -> Finding | None:
-    return _change(drawings, "fid_judge", tolerated=0.0, against=against)
+def distance_change(drawings: Drawings, limits: GateParams) -> Finding | None:
+    return _change(drawings, "fid_judge", tolerated=0.0, against=limits.against_champion)
 
 
-def accuracy_change(drawings: Drawings, _: None) -> Finding | None:
+def accuracy_change(drawings: Drawings, _: GateParams) -> Finding | None:
     """Half a drawing of a hundred nobody would notice, and two seeds differ by as much."""
     return _change(drawings, "conditional_accuracy", tolerated=0.005)
 

@@ -68,7 +68,7 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
             verdict, reasons = decide(found.checks)
             result = ([*reasons, *found.notes], found.checks, found.facts)
             version = registry.register(run, digest)
-            keep_data(registry, version, found.inputs, found.conditions)
+            keep_data(registry, version, found.inputs, found.models)
             report = _report(version, champion, verdict, *result)
             _record(registry, version, report)
             if verdict == "passed" and params.gate.promote:

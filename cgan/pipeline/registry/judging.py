@@ -19,6 +19,7 @@ from cgan.pipeline.registry.rows import check_group
 from cgan.pipeline.registry.todays_data import Comparison, KeptData
 from cgan.quality.conditions import Conditions
 from cgan.quality.intervals import REPLICATES
+from cgan.quality.outliers import OutlierModels
 
 OTHER_DATA = (
     "the champion was trained on other data; both were judged with today's judge and hold-out, part of which "
@@ -32,10 +33,11 @@ DATA_ADVICE = (
 
 @dataclass(frozen=True)
 class Judgement:
-    """`checks`: of the data alone, where these fail. `notes` and `facts`: for the report."""
+    """`models`: of the real images, to be kept. `checks`: of the data alone, where these fail. `notes` and
+    `facts`: for the report."""
 
     inputs: Inputs
-    conditions: Conditions
+    models: OutlierModels
     checks: Sequence[Check]
     notes: Sequence[str] = ()
     facts: Facts = field(default_factory=dict)
@@ -50,7 +52,7 @@ def judge(registry: Registry, champion: Version | None, params: Params) -> Judge
     """
     compute_deterministically()
     inputs, limits = Inputs.load(params.train.device), params.gate
-    models, checks, notes = [inputs.model], list[Check](), list[str]()
+    generators, checks, notes = [inputs.model], list[Check](), list[str]()
     if champion:
         with find(f"models:/{registry.model}/{champion.number}").generator_file() as path:
             model, facts = load_generator(path)
@@ -64,28 +66,31 @@ def judge(registry: Registry, champion: Version | None, params: Params) -> Judge
                 f"(classes, channels, height, width, names): expected {trained}, found {before}. Set "
                 "`gate.model` in params.yaml to another name."
             )
-        models.append(model.to(inputs.model.device))
+        generators.append(model.to(inputs.model.device))
         if facts.get("data_digest") != inputs.facts["data_digest"]:
             notes.append(OTHER_DATA)
             for kept in _kept_data(registry, champion):
                 heading = f"{DATA} beside {kept.owner}"
                 checks += check_group(DATA, Comparison.of(kept, inputs), limits, heading)
+    real = inputs.judge, inputs.train, inputs.held_out
+    outlier_models = OutlierModels.of(*real)
+    if not all(check.passed for check in checks):
+        return Judgement(inputs, outlier_models, checks, [DATA_ADVICE])
     # As the stage `evaluate` has them; fewer where a drawing takes long.
     once = params.evaluate.model_copy(update={"gan_train_kimg": 0.0})
-    conditions = Conditions.of(inputs.judge, inputs.train, inputs.held_out, once, models)
-    if not all(check.passed for check in checks):
-        return Judgement(inputs, conditions, checks, [DATA_ADVICE])
+    conditions = Conditions.of(*real, once, generators)
     drawn, *drawn_by_champion = (
-        model.draw(conditions.drawn_labels, conditions.params.seed) for model in models
+        generator.draw(conditions.drawn_labels, conditions.params.seed) for generator in generators
     )
-    drawings = Drawings.of(drawn, conditions, *map(conditions.measure, drawn_by_champion))
+    measured = map(conditions.measure, drawn_by_champion)
+    drawings = Drawings.of(drawn, conditions, outlier_models, *measured)
     for group in (DRAWINGS, CHAMPION):
         checks += check_group(group, drawings, limits)
     context = conditions.context(str(inputs.facts["digest"])) | {"replicates": REPLICATES}
     facts = {"measured": drawings.evaluation.values(), "measurement_context": context}
     if drawings.champion:
         facts["champion_measured"] = drawings.champion.values()
-    return Judgement(inputs, conditions, checks, notes, facts)
+    return Judgement(inputs, outlier_models, checks, notes, facts)
 
 
 def _kept_data(registry: Registry, champion: Version) -> list[KeptData]:

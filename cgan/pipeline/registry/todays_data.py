@@ -1,16 +1,15 @@
 """Are today's data like those that a version learnt from?
 
 Today's judge learnt from today's data: it finds the drawings of spoilt data good and those of a good champion
-bad. So data are measured by what is kept at a version's run: how the images of each class looked, its judge,
-and what that saw in the hold-out. They raise an alarm at the optimistic end of an interval, so that noise
-raises none.
+bad. So data are measured by what is kept at a version's run: how the images of each class looked, and its
+judge. They raise an alarm at the optimistic end of an interval, so that noise raises none.
 """
 
 from __future__ import annotations
 
 import hashlib
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,33 +17,34 @@ import torch
 from torch import Tensor
 
 from cgan.model.model_file import load_tensors, save_tensors
+from cgan.params.sections import GateParams
 from cgan.pipeline.inputs import Inputs
-from cgan.pipeline.registry.checks import Finding
+from cgan.pipeline.registry.checks import Finding, largest
 from cgan.pipeline.registry.client import GATE_FOLDER, Registry, Version
-from cgan.pipeline.registry.drawings import largest_shift
+from cgan.pipeline.registry.drawings import largest_excess, largest_shift
 from cgan.project import JUDGE
-from cgan.proportions import joint_z, mean_share, wilson_interval
-from cgan.quality.class_shift import MIN_CLASS_IMAGES, Moments, Shift, largest_shifts
-from cgan.quality.conditions import Conditions
-from cgan.quality.judge import Judge, conditional_accuracy, load_judge, predict
+from cgan.proportions import joint_z
+from cgan.quality.class_shift import Moments, Shift, largest_shifts
+from cgan.quality.judge import Judge, load_judge, predict
+from cgan.quality.outliers import Excess, OutlierModels, Samples
 from cgan.text import percent
 
 KEPT_FILE = "training_data.safetensors"
 MAX_JUDGED = 5000  # images, at most, that the version's judge sees
+MAX_CLASS_LOSS = 0.25  # of a class's share of the images
 
 
 @dataclass(frozen=True)
 class KeptData:
-    """`owner`: whose data, as `the champion's`. `looks`: the moments of all images; `judge`, which named the
-    label of `correct` of the `held_out` images, int64 [classes]; `digests` int64 [N]: of all images with
-    their labels."""
+    """`owner`: whose data, as `the champion's`. `looks`: the moments of all images; `digests` int64 [N]: of
+    all images with their labels; `models`: of what real images of each class are like, in the eyes of
+    `judge`; None where an older cgan kept none."""
 
     owner: str
     looks: Moments
-    correct: Tensor
-    held_out: Tensor
     digests: Tensor
     judge: Judge
+    models: OutlierModels | None
 
     @classmethod
     def load(cls, registry: Registry, version: Version, owner: str) -> KeptData:
@@ -52,26 +52,31 @@ class KeptData:
         with registry.downloaded(f"runs:/{version.run_id}/{GATE_FOLDER}") as folder:
             judge, _ = load_judge(folder / JUDGE.name)
             kept, _ = load_tensors(folder / KEPT_FILE, "training_data")
-        looks = Moments(kept["looks.counts"], kept["looks.means"], kept["looks.variances"])
-        correct, held_out = kept["right"], kept["seen.counts"].long()
-        return cls(owner, looks, correct, held_out, kept["fingerprints"], judge)
+        looks, models = (_starting_with(prefix, kept) for prefix in ("looks.", "models."))
+        return cls(
+            owner,
+            Moments(**looks),
+            kept["fingerprints"],
+            judge,
+            OutlierModels(**models) if models else None,
+        )
 
 
-def keep_data(registry: Registry, version: Version, inputs: Inputs, conditions: Conditions) -> None:
+def keep_data(registry: Registry, version: Version, inputs: Inputs, models: OutlierModels) -> None:
     """Store at the version's run what `KeptData.load` reads."""
     images, labels = _all_images(inputs)
-    confusion = conditions.judge_accuracy.confusion
     looks = Moments.of_images(images, labels, inputs.held_out.classes)
-    tensors = {
-        **{f"looks.{key}": value for key, value in vars(looks).items()},
-        "right": confusion.diagonal(),
-        "seen.counts": confusion.sum(dim=1),
-        "fingerprints": _digests(images, labels),
-    }
+    tensors = {f"looks.{key}": value for key, value in vars(looks).items()}
+    tensors |= {f"models.{key}": value for key, value in models._asdict().items()}
+    tensors["fingerprints"] = _digests(images, labels)
     with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
         save_tensors(Path(folder) / KEPT_FILE, "training_data", tensors, {})
         for path in (JUDGE, Path(folder) / KEPT_FILE):
             registry.client.log_artifact(version.run_id, str(path), GATE_FOLDER)
+
+
+def _starting_with(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): tensors[key] for key in tensors if key.startswith(prefix)}
 
 
 def _all_images(inputs: Inputs) -> tuple[Tensor, Tensor]:
@@ -92,45 +97,38 @@ def _digests(images: Tensor, labels: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Today's images and labels, class by class, beside those that were `kept`.
+    """Today's images and labels beside those that were `kept`.
 
-    Images that were not there under the same label are new. `shifts`: of all images, and of the new ones,
-    for a few would not show among many. `counts` [classes]: of all; `group_size`: `mean_group_size`. `seen`
-    int64 [classes, classes]: new images by label and by what the kept judge sees.
+    `shifts` and `outliers`: of the new images, those that were not there under the same label, for a few
+    would not show among many; None where there are none. `counts` [classes]: of all images; `group_size`:
+    `mean_group_size`.
     """
 
     kept: KeptData
     class_names: list[str]
-    shifts: list[Shift]
     counts: Tensor
-    group_size: float
-    seen: Tensor
+    group_size: float = 1.0
+    shifts: list[Shift] | None = None
+    outliers: list[Excess] | None = None
 
     @classmethod
     def of(cls, kept: KeptData, inputs: Inputs) -> Comparison:
         (images, labels), names = _all_images(inputs), inputs.held_out.class_names
-        shape, classes = images.shape[1:], len(names)
-        shifts = largest_shifts(Moments.of_images(images, labels, classes), kept.looks, shape)
-        seen = torch.zeros(classes, classes, dtype=torch.int64)
-        counts = labels.bincount(minlength=classes).double()
+        counts, group_size = labels.bincount(minlength=len(names)), mean_group_size(inputs)
+        all_data = cls(kept, names, counts.double(), group_size)
         new = (~torch.isin(_digests(images, labels), kept.digests)).nonzero()[:, 0]
-        if len(new):
-            looks_of_new = Moments.of_images(images[new], labels[new], classes)
-            shifts += largest_shifts(looks_of_new, kept.looks, shape)
+        if not len(new):
+            return all_data
+        looks = Moments.of_images(images[new], labels[new], len(names))
+        shifts = largest_shifts(looks, kept.looks, images.shape[1:])
+        outliers = []
+        if kept.models:
             order = torch.randperm(len(new), generator=torch.Generator().manual_seed(0))
             judged = new[order][:MAX_JUDGED]
-            predicted = predict(kept.judge, images[judged]).labels
-            seen = conditional_accuracy(predicted, labels[judged], classes).confusion
-        return cls(kept, names, shifts, counts, mean_group_size(inputs), seen)
-
-    @property
-    def agreements(self) -> dict[int, list[int]]:
-        """With how many new images the kept judge agrees, of how many, and both in its own hold-out; by the
-        label, of each class that has enough."""
-        kept, seen = self.kept, self.seen
-        columns = (seen.diagonal(), seen.sum(dim=1), kept.correct, kept.held_out)
-        rows = enumerate(torch.stack(columns, dim=1).tolist())
-        return {label: row for label, row in rows if row[1] >= MIN_CLASS_IMAGES and row[3]}
+            features = predict(kept.judge, images[judged]).features
+            samples = Samples.of(images[judged], features, labels[judged])
+            outliers = kept.models.excesses(samples, group_size)
+        return replace(all_data, shifts=shifts, outliers=outliers)
 
 
 def mean_group_size(inputs: Inputs) -> float:
@@ -146,11 +144,22 @@ def mean_group_size(inputs: Inputs) -> float:
 # -- What the rows measure ------------------------------------------------------------------------------
 
 
-def class_shift(data: Comparison, limit: float) -> Finding:
-    return largest_shift(data.shifts, limit, data.class_names)
+def class_shift(data: Comparison, limits: GateParams) -> Finding | None:
+    if data.shifts is None:
+        return None
+    return largest_shift(data.shifts, limits.max_class_shift, data.class_names)
 
 
-def class_mix(data: Comparison, _: float) -> Finding:
+def data_outliers(data: Comparison, limits: GateParams) -> Finding | None:
+    if data.outliers is None:
+        return None
+    if data.kept.models is None:
+        older = f"not compared: of {data.kept.owner} data an older cgan kept too little"
+        return Finding(None, passed=True, note=f"({older})")
+    return largest_excess(data.outliers, limits, "new images", data.class_names)
+
+
+def class_loss(data: Comparison, _: GateParams) -> Finding:
     """How much of its share of the images a class has lost, less what chance explains; of the class that has
     lost most. Groups are drawn whole, so the variance is as many times larger (Kish, Survey Sampling, 1965,
     5.4)."""
@@ -160,44 +169,11 @@ def class_mix(data: Comparison, _: float) -> Finding:
     pooled = (counts + before) / (counts + before).sum()
     variance = pooled * (1 / counts.sum() + 1 / before.sum()) * data.group_size
     certain = shares_before - shares - joint_z(len(shares)) * variance.sqrt()
-    lost = (certain / shares_before).nan_to_num(nan=0.0)
-    worst = int(lost.argmax())
-    why = (
-        f"of the images {percent(float(shares[worst]))} are of class {data.class_names[worst]}, of "
-        f"{data.kept.owner} {percent(float(shares_before[worst]))}"
-    )
-    return Finding(max(0.0, float(lost[worst])), why=why)
-
-
-def agreement(data: Comparison, _: float) -> Finding | None:
-    """How much less the kept judge agrees with new labels than with those of its own hold-out."""
-    if not (agreements := data.agreements):
-        return None
-    now, (_, most_now) = mean_share([(row[0], row[1]) for row in agreements.values()])
-    before, (least_before, _) = mean_share([(row[2], row[3]) for row in agreements.values()])
-    why = (
-        f"{data.kept.owner} judge agrees with {percent(now)} of the new labels, but agreed with "
-        f"{percent(before)} of those of its own hold-out (means over the classes)"
-    )
-    return Finding(max(0.0, least_before - most_now), why=why)
-
-
-def class_agreement(data: Comparison, _: float) -> Finding | None:
-    """Of the class in which the agreement fell most, as a fraction of what it was: by the optimistic ends of
-    both intervals."""
-    losses = dict[int, float]()
-    for label, (agreed, images, agreed_before, images_before) in data.agreements.items():
-        most_now = wilson_interval(agreed, images)[1]
-        least_before = wilson_interval(agreed_before, images_before)[0]
-        losses[label] = 1 - most_now / least_before if agreed_before else 0.0
-    if not losses:
-        return None
-    worst = max(losses, key=lambda label: losses[label])
-    images = int(data.seen[worst].sum())
-    mistaken = data.seen[worst].scatter(0, torch.tensor(worst), 0)
-    why = (
-        f"{data.kept.owner} judge sees {data.class_names[int(mistaken.argmax())]} in "
-        f"{percent(int(mistaken.max()) / images, 0)} of the {images:,} images labelled "
-        f"{data.class_names[worst]}"
-    )
-    return Finding(max(0.0, losses[worst]), why=why)
+    lost = (certain / shares_before).nan_to_num(nan=0.0).tolist()
+    words = [
+        f"of the images {percent(now)} are of class {name}, of {data.kept.owner} {percent(then)}"
+        for name, now, then in zip(
+            data.class_names, shares.tolist(), shares_before.tolist(), strict=True
+        )
+    ]
+    return largest(zip(lost, words, strict=True), MAX_CLASS_LOSS)
