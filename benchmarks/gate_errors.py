@@ -269,7 +269,7 @@ def of_pictures(data: Images, splits: int = 8) -> None:
     )
     for seed in range(1, splits + 1):
         real, unseen = data.split(0.55, seed=seed)
-        court = Court.of(*real.split(0.15, seed=seed), [cgan.Generator.load().model], samples=100)
+        court = Court.of(*real.split(0.35, seed=seed), [cgan.Generator.load().model], samples=100)
         pixels, labels, _ = unseen.tensors
         rows = [(labels == label).nonzero()[:, 0] for label in range(data.classes)]
         asked = enumerate(court.conditions.drawn_labels.tolist())
