@@ -20,7 +20,13 @@ gc.disable()
 pytest_plugins = ["toy"]  # its fixtures
 
 # Files that start early: else one process would be at them when the others are done.
-LONGEST = ["production", "benchmarks", "training", "resume", "limits", "pipeline"]
+LONGEST = [
+    "limits",
+    "production",
+    "benchmarks",
+    "evidence",
+]  # of slow tests; the others of quick ones
+LONGEST += ["pipeline", "local_score_run", "reading", "checkout", "resume", "play"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -62,6 +62,7 @@ def test_a_third_kind_is_a_class_and_a_line(
     train, held_out = uneven(times=4).split(0.25, seed=1)
     run = cgan.fit(train, generator="mean", progress=False)
     assert run.finished and run.params.relevant() == {"generator": "mean"}
+    assert run.history.empty and run.discriminator is None and "base64" in run._repr_html_()
     assert "none: a mean image of each class" in repr(run)
     short = EvaluateParams(samples=300, gan_train_kimg=0.0)
     evaluation = cgan.evaluate(run.generator, train, held_out, params=short)

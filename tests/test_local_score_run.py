@@ -28,7 +28,8 @@ from cgan.drawing.generator import Generator
 from cgan.evaluation import Evaluation
 from cgan.files import write_json
 from cgan.images import load_images
-from cgan.model.local_score import LocalScoreSampler
+from cgan.model import local_score
+from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
 from cgan.page import image_facts
 from cgan.quality import intervals
 from cgan.service.app import MAX_ANSWER_S
@@ -45,11 +46,13 @@ def sampled(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iter
         patch.chdir(folder)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.setattr(intervals, "REPLICATES", 20)
-        patch.setattr(image_facts, "MAX_DRAWING_S", 3.0)
+        patch.setattr(image_facts, "MAX_DRAWING_S", 1.0)
+        patch.setattr(local_score, "suitable_settings", lambda *_: LocalScoreSettings(steps=6))
         shutil.copy(empty_store, folder / "mlflow.db")
         write_params(folder, **TINY)
         kind = {"generator": "local_score", "score_window_scale": 1.5}
-        write_params(folder, validate={**UNEVEN["validate"], "channels": 3}, train=kind)
+        colour = {**UNEVEN["validate"], "channels": 3}
+        write_params(folder, validate=colour, train_judge={"total_kimg": 6.0}, train=kind)
         write_csv(project.CSV, uneven(channels=3))
         write_json(project.DATA_SOURCE, {"source": "file", "origin": "three.csv", "rows": 36})
         for stage in (validate, preprocess, train_judge, train, evaluate, render, page, record):

@@ -31,37 +31,31 @@ def head(folder: Path) -> str:
     return git(folder, "rev-parse", "HEAD")
 
 
-def test_a_checkout_is_the_commit_with_the_project_s_cache(clone: Path) -> None:
-    """And then gone. It has the project's own settings, such as a key of a remote."""
-    first = head(clone)
+def test_a_checkout_is_the_commit_with_the_project_s_results(clone: Path) -> None:
+    """Its cache, its last run's results, its settings, such as a key of a remote, and given params; and then
+    gone. What a kill left goes, but not the checkout of a living run."""
+    first, left, living = head(clone), *(clone / f".cgan/checkouts/{n}" for n in ("left", "living"))
+    left.mkdir(parents=True)
+    (clone / ".cgan/dvc.lock").write_text("of the last run")
+    mine = clone.parent / "mine/params.yaml"
+    mine.parent.mkdir()
+    mine.write_text((clone / "params.yaml").read_text() + "# mine\n")
     remote = "['remote \"storage\"']\nurl = s3://bucket/folder\n"
     (clone / ".dvc/config.local").write_text(remote)
-    (clone / "params.yaml").write_text("of the next commit")
+    (clone / "prefect.yaml").write_text("of the next commit")
     commit(clone)
-    with checkout(clone, first) as folder:
+    with locked(living / CHECKOUT_LOCK), checkout(clone, first, mine) as folder:
+        assert living.exists() and not left.exists()
         assert head(folder) == first
-        assert (folder / "params.yaml").read_text() != "of the next commit"
-        assert not (folder / "dvc.lock").exists(), "it would hide DVC's run cache"
+        assert (folder / "prefect.yaml").read_text() != "of the next commit"
+        assert (folder / "dvc.lock").read_text() == "of the last run"
+        assert (folder / "params.yaml").read_text() == mine.read_text()
         settings = dvc("config", "--list", folder=folder).splitlines()
     assert "remote.storage.url=s3://bucket/folder" in settings
     assert f"core.site_cache_dir={folder}/.dvc/tmp/site" in settings, "it goes with the checkout"
     assert not folder.exists()
     assert f"cache.dir={clone}/.dvc/cache" in settings, "what one run made, the next finds"
     assert git(clone, "status", "--porcelain") == ""
-
-
-def test_a_checkout_has_the_last_one_s_results_and_given_params(clone: Path) -> None:
-    """And what a kill left goes, but not the checkout of a living run."""
-    left, living = clone / ".cgan/checkouts/left", clone / ".cgan/checkouts/living"
-    left.mkdir(parents=True)
-    (clone / ".cgan/dvc.lock").write_text("of the last run")
-    mine = clone.parent / "mine/params.yaml"
-    mine.parent.mkdir()
-    mine.write_text((clone / "params.yaml").read_text() + "# mine\n")
-    with locked(living / CHECKOUT_LOCK), checkout(clone, head(clone), mine) as folder:
-        assert living.exists() and not left.exists()
-        assert (folder / "dvc.lock").read_text() == "of the last run"
-        assert (folder / "params.yaml").read_text() == mine.read_text()
 
 
 @pytest.mark.slow
@@ -101,18 +95,23 @@ def test_a_commit_pushed_later_is_fetched(clone: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["data/inbox", "mine/digits.csv"])
-def test_data_of_the_project_are_seen_in_a_checkout(clone: Path, path: str) -> None:
+def test_data_of_the_project_are_seen_in_a_checkout(
+    clone: Path, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.repro.output_of", lambda *_, **__: b"")  # of DVC: a second a call
     set_params({"data.source": "file", "data.path": path}, clone / "params.yaml")
     commit(clone)
     file = clone / (path if path.endswith(".csv") else f"{path}/digits.csv")
     file.parent.mkdir(exist_ok=True)
     file.write_text("label\n")
     with checkout(clone, head(clone)) as folder:
+        assert not (folder / "dvc.lock").exists(), "it would hide DVC's run cache"
         assert (folder / file.relative_to(clone)).read_text() == "label\n"
         assert working_tree(folder).changed == []
     assert file.exists() and (clone / "data/inbox/README.md").exists()
 
 
+@pytest.mark.slow
 def test_data_that_the_commit_points_to_are_pulled(
     clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

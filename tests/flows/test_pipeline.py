@@ -3,6 +3,8 @@
 import contextlib
 import json
 import re
+import shutil
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,13 @@ import psutil
 import pytest
 import yaml
 from conftest import ROOT, wait_until
+from prefect import __version__ as prefect_version
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter
 from prefect.client.schemas.objects import FlowRun
 
 from cgan.errors import CganError
+from cgan.files import write_bytes
 from flows import pipeline as flow
 from flows import repro
 from flows.pipeline import pipeline
@@ -30,11 +34,21 @@ OUTPUTS = {
 
 
 @pytest.fixture(scope="module")
-def prefect() -> Iterator[None]:
-    from prefect.testing.utilities import prefect_test_harness  # imports all of its server
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Prefect's server. To make its tables takes half of its start, so a database with them is kept."""
+    from prefect.testing import utilities  # imports all of the server
 
-    with prefect_test_harness(server_startup_timeout=400):
-        yield
+    folder = tmp_path_factory.mktemp("prefect")
+    database, kept = folder / "prefect-test.db", ROOT / f".cgan/tests/prefect-{prefect_version}.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utilities, "mkdtemp", lambda: str(folder))
+        if kept.exists():
+            shutil.copyfile(kept, database)
+        with utilities.prefect_test_harness(server_startup_timeout=400):
+            if not kept.exists():
+                with contextlib.closing(sqlite3.connect(database)) as now:
+                    write_bytes(kept, now.serialize())
+            yield
 
 
 def gates_at_work() -> int:

@@ -15,7 +15,6 @@ import psutil
 import pytest
 import yaml
 from conftest import ROOT, answers, ended, free_port, git, run, started, wait_until
-from mlflow.cli import cli as mlflow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
 from prefect.client.schemas.objects import FlowRun
@@ -40,6 +39,8 @@ def test_one_night_at_a_time_at_two_in_the_morning() -> None:
 
 
 def test_the_files_for_several_machines_are_valid(tmp_path: Path) -> None:
+    from mlflow.cli import cli as mlflow  # a second, which not every process of the tests needs
+
     def named(text: str) -> set[str]:
         return set(re.findall(r"^(\w+)=", text, re.MULTILINE))
 

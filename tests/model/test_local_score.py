@@ -138,12 +138,7 @@ def test_the_cap_counts_what_differs_and_no_common_ground() -> None:
 
 
 def test_windows_and_noise_grow_with_the_image() -> None:
-    for side, scale, noise in (
-        (32, 1.35, 20.0),
-        (47, 1.35, 29.4),
-        (48, 1.9, 30.0),
-        (16, 1.35, 20.0),
-    ):
+    for side, scale, noise in ((32, 1.35, 20), (47, 1.35, 29.4), (48, 1.9, 30), (16, 1.35, 20)):
         settings = local_score.suitable_settings(side, side)
         assert (settings.window_scale, settings.sigma_max) == (scale, noise)
 
@@ -167,9 +162,10 @@ def test_colour_or_no_plain_background_may_be_photographs() -> None:
 def test_a_window_has_bounds_and_its_middle_alone_makes_pixels() -> None:
     """At most 72 % and at least 15 % of the image's side, in whole odd pixels."""
     assert [local_score.window_side(sigma, 32, 32, 1.0) for sigma in (1e-3, 20.0)] == [5, 23]
-    windows = Windows(64, 33, torch.device("cpu"))
-    assert windows.in_window.sum(dim=1).max() == 33
-    assert (windows.mixing > 0).sum(dim=1).max() == 17
+    for length, side, middle in ((64, 33, 17), (10, 3, 3)):
+        windows = Windows(length, side, torch.device("cpu"))
+        assert windows.in_window.sum(dim=1).max() == side
+        assert (windows.mixing > 0).sum(dim=1).max() == middle, "it reaches to the next centre"
 
 
 def test_a_drawing_has_so_many_sources_and_takes_their_time() -> None:

@@ -113,3 +113,10 @@ def test_an_image_that_the_data_hold_twice_counts_once() -> None:
     real = DIGITS[4][50:150]
     once, twice = (of_one_class(DIGITS[4][:50], real.repeat(n, 1, 1, 1)) for n in (1, 2))
     assert once.value == twice.value
+
+
+def test_of_many_images_some_are_taken_at_random() -> None:
+    alike = (DIGITS[1][:1] * torch.linspace(0.1, 1, 250)[:, None, None, None]).to(torch.uint8)
+    others = DIGITS[1][100:300].clone()
+    others[:, :, 0, 0] = 255  # sorted, they come last
+    assert of_one_class(DIGITS[1][:50], torch.cat([alike, others])).value < 4

@@ -163,8 +163,11 @@ def test_recall_and_coverage_say_how_far_others_would_be() -> None:
 def test_where_all_or_none_count_the_interval_is_wilsons() -> None:
     """Newcombe 1998, table I, method 3: 0 of 20. And a share of twelve images."""
     for value, interval in ((0.0, (-0.1611, 0.1611)), (1.0, (0.8389, 1.1611))):
-        found = Estimate.of(value, wilson_replicates(value, 20)).interval
-        assert found == pytest.approx(interval, abs=1e-4)
+        found = Estimate.of(value, wilson_replicates(value, 20))
+        assert found.interval == pytest.approx(interval, abs=1e-4)
+        score = found.score(found - found)  # as an evaluation keeps it
+        assert Estimate.of_score(score).interval == pytest.approx(interval, abs=1e-4)
+        assert Estimate.of_real(score).interval == (0, 0)
     real = points(12, 0, 1)
     conditions = conditions_of(real, real, torch.arange(24) % 3)
     coverage = neighbour_estimates(conditions, torch.cat([real, real]), "drawn")["coverage"]

@@ -19,14 +19,9 @@ def test_the_interval_of_a_difference_is_newcombes() -> None:
 def test_contexts_differ_in_what_a_metric_depends_on() -> None:
     scores = {key: Score(**metric.facts) for key, metric in METRICS.items()}
     context = {"reference_images": 3, "generator_digest": "a", "seed": 1, "drawn_images": 9}
-    larger = {
-        "generator_digest": "b",
-        "drawn_images": 8,
-        "distance_images": 2,
-        "neighbour_images": 3,
-    }
+    more = {"generator_digest": "b", "drawn_images": 8, "distance_images": 2, "neighbour_images": 3}
     a, b, c = (
-        Evaluation(metrics=scores, context=n) for n in (context, context | larger, {"seed": 2})
+        Evaluation(metrics=scores, context=n) for n in (context, context | more, {"seed": 2})
     )
     assert context_differences(a, c) == {"seed": (1, 2), "reference_images": (3, None)}
     for key in ("", *METRICS):

@@ -15,16 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import (
-    LOG_EVERY,
-    STEPS,
-    Project,
-    Store,
-    answers,
-    free_port,
-    started,
-    wait_until,
-)
+from conftest import LOG_EVERY, STEPS, Project, Store, answers, free_port, started, wait_until
 
 from cgan.errors import CganError, TrackingError
 from cgan.evaluation import Evaluation, Score

@@ -44,7 +44,7 @@ class Copier(GeneratorNetwork):
 
 
 def test_a_probe_compares_drawings_with_real_images_by_class(data: Images) -> None:
-    recipe = JudgeParams(total_kimg=24.0, seed=0)
+    recipe = JudgeParams(total_kimg=8.0, seed=0)
     judge = train_judge(data, recipe, CPU)
     monitor = ProbeMonitor(judge, data, 1)
     faithful, narrow = (monitor.probe(Copier(data, *same).eval()) for same in ((), (2,)))
