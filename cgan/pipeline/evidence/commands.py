@@ -64,7 +64,7 @@ def sharing(
 ) -> None:
     """Say whether drawings may be shared in place of images (two trainings)."""
     require_project()
-    announce("Comparing the drawings with those of generators that did not see an image …")
+    announce("Comparing the drawings with those of generators of half the images …")
     from cgan.pipeline.evidence.answers import find_sharing
     from cgan.pipeline.params_file import load_params
 
