@@ -174,7 +174,7 @@ def test_the_code_of_the_page_on_python_runs_as_it_stands(
     for name in ("images", "run", "evaluation", "answer", "shared"):
         shown = found[name]._repr_html_()
         assert "<table" in shown
-        assert ("data:image/png" in shown) == (name in ("images", "run"))
+        assert ("data:image/png" in shown) == (name in ("images", "run", "shared"))
     assert "<canvas" in Path("run.html").read_text()
     assert cgan.Generator.load("generator.safetensors").class_names == ["shoe", "bag", "hat"]
 
