@@ -1,7 +1,6 @@
 """Sets of drawings as .npz, .csv or a folder."""
 
 import contextlib
-import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,44 +13,29 @@ from cgan.errors import CganError
 from cgan.files import replacing
 from cgan.model.sampling import Picture, encode_png
 
-MAX_SET_BYTES = 2**30  # of pixels
-MAX_FILES = 100_000  # in a folder
-
 
 def write_set(out: str, generator: Generator, per_class: int, seed: int) -> str:
     """Write as many drawings of each class, in the order 0, 1, …, 0, 1, …; returns a line about them."""
-    path, classes, names = (
-        Path(out),
-        generator.classes,
-        names_in(generator.facts, generator.classes),
-    )
+    path, classes = Path(out), generator.classes
     folder = out.endswith("/") or path.is_dir() or not path.suffix
     if not folder and path.suffix not in (".npz", ".csv"):
         raise CganError(
             f"--out {out}: a set of drawings is written as a .npz, as a .csv, or as a folder. Give a name "
             "that ends in .npz, .csv or /, or has no extension."
         )
-    most = min(MAX_SET_BYTES // math.prod(generator.shape), MAX_FILES if folder else MAX_SET_BYTES)
-    count = classes * per_class
-    if count > most:
-        raise CganError(
-            f"--per-class {per_class} asks for {count:,} drawings, expected at most {most:,}. Ask for up to "
-            f"{most // classes:,} per class, several times with different seeds."
-        )
     labels, note = list(range(classes)) * per_class, ""
     images = generator.draw(labels, seed)
     if folder:
         note = _write_folder(path, images, labels, generator.class_names)
     elif path.suffix == ".npz":
-        arrays = {"images": images, "labels": np.array(labels)}
-        if names:
-            arrays["class_names"] = np.array(names)
+        names = names_in(generator.facts, classes)
+        named = {"class_names": np.array(names)} if names else {}
         # A file object keeps numpy from adding an ending of its own to the temporary name.
         with replacing(path) as temporary, temporary.open("wb") as packed:
-            np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]
+            np.savez_compressed(packed, images=images, labels=np.array(labels), **named)
     else:
         _write_csv(path, images, labels)
-    words = f"{count:,} drawings, {per_class:,} of each of {classes} classes"
+    words = f"{len(labels):,} drawings, {per_class:,} of each of {classes} classes"
     return f"{out}: {words}, seed {seed}{note}"
 
 

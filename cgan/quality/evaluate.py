@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from cgan.errors import CganError, DataError
+from cgan.errors import DataError
 from cgan.evaluation import Evaluation, Score
 from cgan.images import Images, image_digests
 from cgan.model.generative import GenerativeModel
@@ -51,12 +51,7 @@ def evaluate(
 
     Raises DataError where the images are not of one kind, or too few.
     """
-    model = getattr(generator, "model", generator)
-    if not isinstance(model, GenerativeModel):
-        raise CganError(
-            f"cgan.evaluate: expected a generator first, found {type(generator).__name__}. Give "
-            "`run.generator` or `cgan.Generator.load(path)`; then the images to train on, and those held out."
-        )
+    model = generator if isinstance(generator, GenerativeModel) else generator.model
     params = params or EvaluateParams()
     require_matching(model, train, held_out, **({"test": test} if test else {}))
     if judge is None:

@@ -172,26 +172,24 @@ def _faults_error(
     block: list[Line], rows_before: int, columns: list[str], max_label: int
 ) -> DataError:
     """The first faults of a block, with their places."""
-    faults = [*itertools.islice(_faults(block, rows_before, columns, max_label), 5)]
-    faults = faults or [f"rows {rows_before + 1} to {rows_before + len(block)}: no valid CSV"]
+
+    def faults() -> Iterator[str]:
+        for row, (number, line) in enumerate(block, rows_before + 1):
+            place = f"row {row} (line {number})"
+            fields = line.decode("utf-8", "backslashreplace").rstrip("\r\n").split(",")
+            if len(fields) != len(columns):
+                yield f"{place}: expected {len(columns):,} values, found {len(fields):,}"
+                continue
+            for column, field in zip(columns, fields, strict=True):
+                most = max_label if column == columns[0] else 255
+                value = _WHOLE_NUMBER.fullmatch(field)
+                if column != "group" and not (value and int(value[2]) <= most):
+                    expected = f"expected a whole number from 0 to {most}"
+                    yield f"{place}, column {column}: {expected}, found {field.strip()[:20]!r}"
+
+    found = [*itertools.islice(faults(), 5)]
+    found = found or [f"rows {rows_before + 1} to {rows_before + len(block)}: no valid CSV"]
     advice = "Fix or remove these rows, or download the file again."
-    if any(f", column {columns[0]}: " in fault for fault in faults):
+    if any(f", column {columns[0]}: " in fault for fault in found):
         advice += f" If the labels are right, {NUMBERING_ADVICE}"
-    return DataError(f"{bullets(faults)}\n{advice}")
-
-
-def _faults(
-    block: list[Line], rows_before: int, columns: list[str], max_label: int
-) -> Iterator[str]:
-    for row, (number, line) in enumerate(block, rows_before + 1):
-        place = f"row {row} (line {number})"
-        fields = line.decode("utf-8", "backslashreplace").rstrip("\r\n").split(",")
-        if len(fields) != len(columns):
-            yield f"{place}: expected {len(columns):,} values, found {len(fields):,}"
-            continue
-        for column, field in zip(columns, fields, strict=True):
-            most = max_label if column == columns[0] else 255
-            value = _WHOLE_NUMBER.fullmatch(field)
-            if column != "group" and not (value and int(value[2]) <= most):
-                found = field.strip()[:20]
-                yield f"{place}, column {column}: expected a whole number from 0 to {most}, found {found!r}"
+    return DataError(f"{bullets(found)}\n{advice}")
