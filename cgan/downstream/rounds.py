@@ -23,15 +23,7 @@ from cgan.model.generative import GenerativeModel
 from cgan.model.hardware import Hardware
 from cgan.model.model_file import load_generator, save_generator
 from cgan.params.sections import JudgeParams, TrainChoices
-from cgan.quality.judge import (
-    Judge,
-    Progress,
-    load_judge,
-    predict,
-    save_judge,
-    silent,
-    train_judge,
-)
+from cgan.quality.judge import Judge, Progress, load_judge, predict, save_judge, silent, train_judge
 from cgan.splitting import units_of
 from cgan.training.auto import choose
 from cgan.training.loop import train_or_make

@@ -59,8 +59,7 @@ PRESETS = {
     # the batch: Malladi et al., arXiv:2205.10287), and twice the images in half the updates: a GPU computes
     # more and starts fewer kernels.
     "gpu": Preset(
-        "Large batches for a GPU.",
-        {"batch_size": 384, "lr": 0.009, "total_kimg": 320.0},
+        "Large batches for a GPU.", {"batch_size": 384, "lr": 0.009, "total_kimg": 320.0}
     ),
     # Drawings are put together from pieces of the training images, which the generator's file holds. It takes
     # seconds in place of minutes, and a tenth of a second for each drawing.

@@ -17,14 +17,7 @@ from cgan.images import Images
 from cgan.model.hardware import choose_hardware
 from cgan.params.sections import JudgeParams
 from cgan.quality.intervals import Estimate, Estimates
-from cgan.quality.judge import (
-    Judge,
-    Progress,
-    conditional_accuracy,
-    predict,
-    silent,
-    train_judge,
-)
+from cgan.quality.judge import Judge, Progress, conditional_accuracy, predict, silent, train_judge
 from cgan.quality.metric import Metric
 
 if TYPE_CHECKING:

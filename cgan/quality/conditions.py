@@ -222,7 +222,7 @@ class Conditions:
         if self.held_out.groups is not None:
             # The same for all numberings of the same groups.
             context["held_out_groups"] = pixels_digest(first_copies(self.held_out.groups))
-        return context
+        return context | {"neighbours": feature_metrics.NEIGHBOURS}
 
     def measure(
         self, drawn: Tensor, progress: Progress = silent, prediction: Prediction | None = None

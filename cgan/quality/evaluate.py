@@ -17,7 +17,6 @@ from cgan.model.model_file import digest_of
 from cgan.notebook import progress_bar
 from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.quality.conditions import Conditions
-from cgan.quality.feature_metrics import NEIGHBOURS
 from cgan.quality.judge import Judge, Progress, accuracy, require_judge_of, train_judge
 from cgan.settings import as_keywords
 from cgan.text import listed
@@ -60,10 +59,9 @@ def evaluate(
     require_judge_of(judge, train)
     conditions = Conditions.of(judge.to(model.device), train, held_out, params, [model])
     evaluation = conditions.measure(model.draw(conditions.drawn_labels, params.seed), progress)
-    context = conditions.context(digest_of(model.state_dict()))
     return replace(
         evaluation,
-        context=context | {"neighbours": NEIGHBOURS},
+        context=conditions.context(digest_of(model.state_dict())),
         judge_on_test_set=_on_test_set(judge, test) if test else None,  # it may have no images
     )
 

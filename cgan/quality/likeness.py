@@ -54,9 +54,7 @@ def copies_score(found: NearCopies) -> Score:
     """The metric `copies`: the share of the drawings that are near copies."""
     value = found.is_copy.double().mean().item()
     return Score(
-        value=value,
-        real=found.real,
-        interval=proportion_interval(value, len(found.is_copy)),
+        value=value, real=found.real, interval=proportion_interval(value, len(found.is_copy))
     )
 
 
