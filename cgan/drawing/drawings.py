@@ -1,6 +1,7 @@
 """Sets of drawings as .npz, .csv or a folder."""
 
 import contextlib
+import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ from cgan.errors import CganError
 from cgan.files import replacing
 from cgan.model.sampling import Picture, encode_png
 
+MAX_SET_BYTES = 2**30  # of pixels
+MAX_FILES = 100_000  # in a folder
+
 
 def write_set(out: str, generator: Generator, per_class: int, seed: int) -> str:
     """Write as many drawings of each class, in the order 0, 1, …, 0, 1, …; returns a line about them."""
@@ -23,16 +27,20 @@ def write_set(out: str, generator: Generator, per_class: int, seed: int) -> str:
             f"--out {out}: a set of drawings is written as a .npz, as a .csv, or as a folder. Give a name "
             "that ends in .npz, .csv or /, or has no extension."
         )
+    most = min(MAX_SET_BYTES // math.prod(generator.shape), MAX_FILES if folder else MAX_SET_BYTES)
+    if per_class > most // classes:
+        raise CganError(f"--per-class {per_class}: expected at most {most // classes:,}.")
     labels, note = list(range(classes)) * per_class, ""
     images = generator.draw(labels, seed)
     if folder:
         note = _write_folder(path, images, labels, generator.class_names)
     elif path.suffix == ".npz":
-        names = names_in(generator.facts, classes)
-        named = {"class_names": np.array(names)} if names else {}
+        arrays = {"images": images, "labels": np.array(labels)}
+        if names := names_in(generator.facts, classes):
+            arrays["class_names"] = np.array(names)
         # A file object keeps numpy from adding an ending of its own to the temporary name.
         with replacing(path) as temporary, temporary.open("wb") as packed:
-            np.savez_compressed(packed, images=images, labels=np.array(labels), **named)
+            np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]
     else:
         _write_csv(path, images, labels)
     words = f"{len(labels):,} drawings, {per_class:,} of each of {classes} classes"

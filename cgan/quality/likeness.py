@@ -40,14 +40,11 @@ MAX_BLOCK_PIXELS = 2_000_000  # that are held as floats at once
 @dataclass(frozen=True)
 class NearCopies:
     """`is_copy`, bool [N], marks the drawings that are nearer to a training image of their class than real
-    images are; `real`: the share of `real_compared` real images that are as near; `labels`: the drawings'
-    classes; `limits` [classes]: the distance up to which an image is near."""
+    images are; `real`: the share of real images that are as near; `labels`: the drawings' classes."""
 
     is_copy: Tensor
     real: float
-    real_compared: int
     labels: Tensor
-    limits: Tensor
 
 
 def copies_score(found: NearCopies) -> Score:
@@ -82,28 +79,17 @@ def find_near_copies(
     heldout_order = torch.randperm(len(heldout), generator=random)
     real, real_labels, _ = heldout.at(heldout_order[:MAX_COMPARED]).tensors
     own_rows = training_order[: max(0, MIN_REAL_COMPARED - len(real_labels))]
-    drawn_distances, _ = _closest(drawn, drawn_labels, training)
-    real_distances, _ = _closest(real, real_labels, training)
+    drawn_distances = _closest(drawn, drawn_labels, training)
+    real_distances = _closest(real, real_labels, training)
     if len(own_rows):
         own, own_labels, _ = training.at(own_rows).tensors
-        own_distances, _ = _closest(own, own_labels, training, own_rows)
+        own_distances = _closest(own, own_labels, training, own_rows)
         real_distances = torch.cat([real_distances, own_distances])
         real_labels = torch.cat([real_labels, own_labels])
     limits = _limits(real_distances, real_labels, training.classes)
     real_share = (real_distances < limits[real_labels]).double().mean().item()
     is_copy = drawn_distances < limits[drawn_labels]
-    return NearCopies(is_copy, real_share, len(real_labels), drawn_labels, limits)
-
-
-def nearest_within(
-    drawn: Tensor, drawn_labels: Tensor, real: Images, limits: Tensor
-) -> tuple[Tensor, Tensor]:
-    """For each drawing, uint8 [N, C, H, W], the row of the image in `real` of its class that it comes nearest
-    to, int64 [N], and how near: 1 for a copy, 0 at the class's limit of `limits` [classes]. -1 and 0 where
-    none is within it, or where the class has no limit: NaN."""
-    found, rows = _closest(drawn, drawn_labels, real)
-    nearness = (1 - found / limits[drawn_labels]).clamp(min=0).nan_to_num(0.0)
-    return rows.where(nearness > 0, -1), nearness
+    return NearCopies(is_copy, real_share, drawn_labels)
 
 
 def _limits(real_distances: Tensor, labels: Tensor, classes: int) -> Tensor:
@@ -127,10 +113,10 @@ def _limits(real_distances: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 def _closest(
     images: Tensor, labels: Tensor, training: Images, own_rows: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     """For each image, among the CANDIDATES nearest training images of its class, the least distance with the
-    image turned and both smoothed, and the row of that candidate. `own_rows`: where `images` are training
-    images, their rows among these, which are left out."""
+    image turned and both smoothed, float32 [N]. `own_rows`: where `images` are training images, their rows
+    among these, which are left out."""
     found, rows = nearest_neighbours(
         images, labels, training.tensors.pixels, training.tensors.labels, CANDIDATES + 1
     )
@@ -145,8 +131,7 @@ def _closest(
         known = training.tensors.pixels
         turned = parallel(lambda block: _turned_distances(block[0], known[block[1]]), blocks)
         distances = torch.cat(list(turned))
-    least, best = distances.where(found.isfinite(), math.inf).min(dim=1)
-    return least, rows.gather(1, best[:, None])[:, 0]
+    return distances.where(found.isfinite(), math.inf).amin(dim=1)
 
 
 def _turned_distances(images: Tensor, candidates: Tensor) -> Tensor:
