@@ -32,8 +32,7 @@ def head(folder: Path) -> str:
 
 
 def test_a_checkout_is_the_commit_with_the_project_s_results(clone: Path) -> None:
-    """Its cache, its last run's results, its settings, such as a key of a remote, and given params; and then
-    gone. What a kill left goes, but not the checkout of a living run."""
+    """Its cache and settings too, and given params. What a kill left goes, no living run's checkout."""
     first, left, living = head(clone), *(clone / f".cgan/checkouts/{n}" for n in ("left", "living"))
     left.mkdir(parents=True)
     (clone / ".cgan/dvc.lock").write_text("of the last run")

@@ -87,6 +87,7 @@ def test_swapped_labels_are_seen_by_what_is_kept_of_the_champion(copied: Project
     assert "registry promote VERSION --force" in report["reasons"][-1]
 
 
+@pytest.mark.slow
 def test_new_data_of_its_kind_count_against_nobody(copied: Project) -> None:
     """But where nobody can compare them, nobody is promoted."""
     remade(new())
