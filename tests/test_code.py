@@ -52,7 +52,7 @@ CEILINGS = {
     "cgan/stages": 853,
     "cgan/training": 1_381,
     "flows": 847,
-    "tests": 12_412,
+    "tests": 12_419,
 }
 PAGE_LINES = 1_291  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/

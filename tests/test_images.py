@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import GROUP_IN_NAME, HEIGHT, NAMES, WIDTH, uneven, write_folder, write_params
+from conftest import GROUP_IN_NAME, HEIGHT, NAMES, uneven, write_csv, write_folder, write_params
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -26,7 +26,7 @@ def test_arrays_are_copied_only_where_they_must_be() -> None:
     last = planes.transpose(0, 2, 3, 1)
     for pixels in (planes, last, torch.from_numpy(planes), planes.astype(np.int64)):
         images = cgan.Images(pixels, torch.from_numpy(labels), NAMES)
-        assert np.array_equal(images.pixels, planes) and images.shape == (3, HEIGHT, WIDTH)
+        assert np.array_equal(images.pixels, planes) and images.shape == COLOUR.shape
         assert images.pixels.dtype == np.uint8 and images.pixels.flags.c_contiguous
         assert images.digest == COLOUR.digest and images.counts.tolist() == [24, 12, 20]
     grey = cgan.Images(planes[:, 0], labels)
@@ -77,15 +77,22 @@ def test_some_of_the_images_keep_all_that_is_known(rows: Any) -> None:
 
 
 @pytest.mark.parametrize("pictures", [False, True])
-def test_what_is_read_and_split_is_what_the_stages_make(project: Path, pictures: bool) -> None:
+def test_what_is_read_and_split_is_what_the_stages_make(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
     data, path = uneven(), "inbox/digits.csv"
-    options: dict[str, Any] = {"height": HEIGHT, "width": WIDTH, "class_names": NAMES}
+    write_csv(tmp_path / path, data)
+    options: dict[str, Any] = {"height": HEIGHT, "width": COLOUR.shape[2], "class_names": NAMES}
+    split = {"holdout_fraction": 0.3, "seed": 4}
+    write_params(
+        tmp_path, data={"source": "file", "path": path}, preprocess=split, validate=options
+    )
     if pictures:
-        write_folder(project / "own", data)
-        write_params(project, data={"path": "own"}, preprocess={"group": GROUP_IN_NAME})
-        write_params(project, validate={"class_names": None})
+        write_folder(tmp_path / "own", data)
+        write_params(tmp_path, data={"path": "own"}, preprocess={"group": GROUP_IN_NAME})
+        write_params(tmp_path, validate={"class_names": None})
         path, options = "own", {"group": GROUP_IN_NAME}
-    write_params(project, preprocess={"holdout_fraction": 0.3, "seed": 4})
     for stage in (download, validate, preprocess):
         stage.main()
     images = cgan.read(path, **options)
@@ -115,7 +122,7 @@ def test_a_saved_set_loads_as_it_was(tmp_path: Path) -> None:
     loaded = load_images(path)
     assert loaded.splits is None and loaded.sizes is None and not loaded.notes
     facts = read_facts(path, "dataset")
-    assert (facts["part"], facts["count"], facts["shape"]) == ("train", 56, [3, HEIGHT, WIDTH])
+    assert (facts["part"], facts["count"], facts["shape"]) == ("train", 56, [*COLOUR.shape])
     path.write_bytes(b"\0" * path.stat().st_size)
     loaded.tensors.pixels[0] = 7  # writable, and no part of the file
     assert np.array_equal(loaded.pixels[1:], data.pixels[1:])
@@ -123,7 +130,7 @@ def test_a_saved_set_loads_as_it_was(tmp_path: Path) -> None:
 
 def test_a_set_that_does_not_fit_its_digest_is_refused(tmp_path: Path) -> None:
     facts = {"kind": "dataset", "classes": 4, "digest": COLOUR.digest}
-    turned = PIXELS.reshape(56, 3, WIDTH, HEIGHT)
+    turned = PIXELS.reshape(56, 3, -1, HEIGHT)
     for damage in ({"images": PIXELS ^ 1}, {"labels": LABELS ^ 1}, {"images": turned}):
         tensors: dict[str, Any] = {"images": PIXELS, "labels": LABELS, **damage}
         save_file(tensors, tmp_path / "x", facts_metadata(facts))
