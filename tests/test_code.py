@@ -41,10 +41,10 @@ CEILINGS = {
     "cgan/downstream": 849,
     "cgan/drawing": 609,
     "cgan/model": 1_395,
-    "cgan/page": 623,
+    "cgan/page": 619,
     "cgan/params": 558,
     "cgan/pictures": 184,
-    "cgan/pipeline": 2_751,
+    "cgan/pipeline": 2_741,
     "cgan/privacy": 750,
     "cgan/quality": 2_321,
     "cgan/readers": 1_106,
@@ -52,7 +52,7 @@ CEILINGS = {
     "cgan/stages": 853,
     "cgan/training": 1_381,
     "flows": 847,
-    "tests": 12_419,
+    "tests": 12_420,
 }
 PAGE_LINES = 1_291  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/

@@ -297,7 +297,8 @@ def test_the_command_says_what_cgan_sharing_says(
     evaluation = replace(evaluation, metrics={**evaluation.metrics, score.key: score})
     evaluation.write(path)
     monkeypatch.setattr("cgan.privacy.utility.train_judge", lambda *_: pytest.fail())
-    asked_for = as_asked() | {"folder": ".cgan/sharing", "device": "cpu"}
+    monkeypatch.setattr(answers, "sharing", partial(cgan.sharing, training=TINY_GAN))
+    asked_for = as_asked() | {"folder": ".cgan/sharing", "device": "cpu", "training": TINY_GAN}
     answer = cgan.sharing(*parts(), evaluation=evaluation, **asked_for)
     monkeypatch.setattr("cgan.training.loop.train_step", lambda *_: pytest.fail())
     report = reported("sharing", "sharing")
