@@ -52,7 +52,7 @@ CEILINGS = {
     "cgan/stages": 853,
     "cgan/training": 1_381,
     "flows": 847,
-    "tests": 12_420,
+    "tests": 12_423,
 }
 PAGE_LINES = 1_291  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/

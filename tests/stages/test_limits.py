@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, TINY, peak_bytes, plain, uneven, write_csv, write_params
+from conftest import ROOT, TINY, UNEVEN, peak_bytes, plain, uneven, write_csv, write_params
 from PIL import Image
 
 from benchmarks.synthetic_csv import write_csv as write_large_csv
@@ -22,7 +22,7 @@ STAGES = [*yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]]
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("classes", "side", "channels"), [(2, 9, 3), (1000, 8, 1), (2, 256, 3)])
 def test_extreme_images_and_many_classes_go_through_all_stages(
-    project: Path,
+    tmp_path: Path,
     empty_store: Path,
     monkeypatch: pytest.MonkeyPatch,
     classes: int,
@@ -31,12 +31,15 @@ def test_extreme_images_and_many_classes_go_through_all_stages(
 ) -> None:
     few = partial(estimate_batch_norm, batches=2)  # its 10,000 drawings take minutes
     monkeypatch.setattr("cgan.training.loop.estimate_batch_norm", few)
-    shutil.copyfile(empty_store, project / "mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    shutil.copyfile(empty_store, "mlflow.db")
     data = uneven(counts=[12] * classes, channels=channels, height=side, width=side)
-    write_csv(project / "inbox/digits.csv", plain(data))
+    write_csv(tmp_path / "inbox/digits.csv", plain(data))
     names = [f"<b>{label}</b> & *co*" for label in range(classes)]
+    write_params(tmp_path, **TINY)
+    write_params(tmp_path, **UNEVEN)
     write_params(
-        project,
+        tmp_path,
         validate={"channels": channels, "class_names": names, "height": None, "width": None},
         train_judge={"total_kimg": 0.2},
         train={"total_kimg": 0.032},  # four steps
