@@ -59,8 +59,8 @@ def results(project: Project) -> dict[str, str]:
     """The digest of each file that a stage made."""
     folders = ("models", "samples", "data", "reports")
     found = [path for name in folders for path in project.folder.glob(f"{name}/**/*")]
-    # DVC's own copies, which it leaves where it was killed: a dot, 22 characters and `.tmp`, never ours.
-    found = [path for path in found if not re.fullmatch(r"\.[\w-]{22}\.tmp", path.name)]
+    # Copies that were being written when DVC or a stage was killed, which nobody reads.
+    found = [path for path in found if not re.fullmatch(r"\..+\.tmp", path.name)]
     files = [path for path in found if path.is_file() and path.name not in NOT_COMPARED]
     return {str(path.relative_to(project.folder)): sha256_of(path) for path in files}
 
