@@ -9,8 +9,8 @@ from typing import Annotated
 import torch
 import typer
 
-from cgan.errors import CganError
-from cgan.files import write_json
+from cgan.base.errors import CganError
+from cgan.base.files import write_json
 
 from . import machine, quality, sample
 from . import pipeline as stages

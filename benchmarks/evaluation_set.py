@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import cgan
-from cgan.images import Images
-from cgan.model.hardware import choose_hardware
-from cgan.model.networks import Architecture, GeneratorNetwork, build_generator
+from cgan.data.images import Images
+from cgan.data.read import fetch
+from cgan.data.splitting import stratified_split
+from cgan.models.hardware import choose_hardware
+from cgan.models.networks import Architecture, GeneratorNetwork, build_generator
 from cgan.params.presets import preset_params
 from cgan.params.sections import DataParams, Params, TrainChoices, TrainParams
 from cgan.pipeline.params_file import load_params
 from cgan.quality.judge import Judge, Prediction, frechet_distance, predict, train_judge
-from cgan.readers.sources import fetch
-from cgan.splitting import stratified_split
 from cgan.training.auto import resolve
 
 from .machine import ROOT

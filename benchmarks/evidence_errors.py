@@ -24,7 +24,12 @@ import torch
 from numpy.typing import NDArray
 
 import cgan
-from cgan.downstream.effect import (
+from cgan.base.report import CANNOT_TELL
+from cgan.data.splitting import units_of
+from cgan.models.hardware import choose_hardware, compute_deterministically
+from cgan.params.sections import JudgeParams
+from cgan.quality.judge import predict, silent
+from cgan.utility.effect import (
     DRAWN,
     HARM,
     HELP,
@@ -34,13 +39,8 @@ from cgan.downstream.effect import (
     Outcome,
     effect,
 )
-from cgan.downstream.rounds import BASELINES, rounds_by_fold
-from cgan.downstream.sets import assign_folds
-from cgan.model.hardware import choose_hardware, compute_deterministically
-from cgan.params.sections import JudgeParams
-from cgan.quality.judge import predict, silent
-from cgan.report import CANNOT_TELL
-from cgan.splitting import units_of
+from cgan.utility.rounds import BASELINES, rounds_by_fold
+from cgan.utility.sets import assign_folds
 
 from .evaluation_set import as_dataset, csv_file, preset
 

@@ -23,9 +23,9 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 import cgan
-from cgan.images import Images
-from cgan.model.generative import GenerativeModel
-from cgan.model.hardware import choose_hardware
+from cgan.data.images import Images
+from cgan.models.generative import GenerativeModel
+from cgan.models.hardware import choose_hardware
 from cgan.params.sections import TrainChoices
 from cgan.pipeline.registry.checks import DRAWINGS
 from cgan.pipeline.registry.drawings import Drawings

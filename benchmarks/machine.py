@@ -11,8 +11,8 @@ from typing import Any
 import psutil
 import torch
 
-from cgan.commands import CommandError
-from cgan.git import git
+from cgan.base.commands import CommandError
+from cgan.base.git import git
 
 ROOT = Path(__file__).resolve().parent.parent
 BUSY = 0.15  # part of the CPU that others may take before figures are marked

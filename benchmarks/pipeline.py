@@ -18,8 +18,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from cgan.errors import CganError
-from cgan.git import clone_at
+from cgan.base.errors import CganError
+from cgan.base.git import clone_at
 from cgan.params.presets import preset_params
 
 from .evaluation_set import kaggle_zip

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from cgan.evaluation import Evaluation, Score
 from cgan.params.sections import TrainChoices
 from cgan.quality.conditions import METRICS, Conditions, labels_to_draw
+from cgan.quality.evaluation import Evaluation, Score
 from cgan.quality.judge import Judge, accuracy
 from cgan.quality.likeness import find_near_copies
 from cgan.training.auto import choose

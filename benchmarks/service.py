@@ -19,9 +19,9 @@ import numpy as np
 import psutil
 import torch
 
-from cgan.hosts import LOOPBACK, site_of
-from cgan.model.model_file import save_generator
-from cgan.project import PACKAGE_PARENT
+from cgan.base.hosts import LOOPBACK, site_of
+from cgan.models.model_file import save_generator
+from cgan.pipeline.project import PACKAGE_PARENT
 
 from .evaluation_set import fresh_generator
 from .scale import Scale

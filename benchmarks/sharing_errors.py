@@ -18,12 +18,12 @@ import numpy as np
 import torch
 
 import cgan
+from cgan.data.images import Images, joined
+from cgan.data.read import mnist_sample
 from cgan.drawing.generator import Generator
-from cgan.images import Images, joined
 from cgan.params.sections import JudgeParams, TrainChoices
 from cgan.privacy.membership import Attack
 from cgan.quality.judge import silent
-from cgan.readers.sources import mnist_sample
 
 Found = Iterator[tuple[str, Attack]]
 SHORT = JudgeParams(total_kimg=0.1)  # of the classifiers, which are not looked at

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cgan.readers.sources import mnist_sample
+from cgan.data.read import mnist_sample
 
 BLOCK = 5_000  # rows that are made at once
 SHIFT = 2  # pixels

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from cgan.images import Images
-from cgan.model.hardware import (
+from cgan.data.images import Images
+from cgan.models.hardware import (
     choose_hardware,
     compute_deterministically,
     keep_freed_memory,

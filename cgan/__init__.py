@@ -6,35 +6,35 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cgan.downstream.evidence import Evidence as Evidence
-    from cgan.downstream.evidence import evidence as evidence
+    from cgan.data.images import Images as Images
+    from cgan.data.read import read as read
     from cgan.drawing.generator import Generator as Generator
-    from cgan.evaluation import Evaluation as Evaluation
-    from cgan.fitting import Run as Run
-    from cgan.fitting import fit as fit
-    from cgan.images import Images as Images
     from cgan.page.write_page import write_page as write_page
     from cgan.privacy.sharing import Sharing as Sharing
     from cgan.privacy.sharing import sharing as sharing
     from cgan.quality.comparison import Comparison as Comparison
     from cgan.quality.comparison import compare as compare
     from cgan.quality.evaluate import evaluate as evaluate
-    from cgan.readers.sources import read as read
+    from cgan.quality.evaluation import Evaluation as Evaluation
+    from cgan.training.fit import Run as Run
+    from cgan.training.fit import fit as fit
+    from cgan.utility.evidence import Evidence as Evidence
+    from cgan.utility.evidence import evidence as evidence
 
 __version__ = "0.2.0"
 _MODULES = {
     "Comparison": "cgan.quality.comparison",
-    "Evaluation": "cgan.evaluation",
-    "Evidence": "cgan.downstream.evidence",
+    "Evaluation": "cgan.quality.evaluation",
+    "Evidence": "cgan.utility.evidence",
     "Generator": "cgan.drawing.generator",
-    "Images": "cgan.images",
-    "Run": "cgan.fitting",
+    "Images": "cgan.data.images",
+    "Run": "cgan.training.fit",
     "Sharing": "cgan.privacy.sharing",
     "compare": "cgan.quality.comparison",
     "evaluate": "cgan.quality.evaluate",
-    "evidence": "cgan.downstream.evidence",
-    "fit": "cgan.fitting",
-    "read": "cgan.readers.sources",
+    "evidence": "cgan.utility.evidence",
+    "fit": "cgan.training.fit",
+    "read": "cgan.data.read",
     "sharing": "cgan.privacy.sharing",
     "write_page": "cgan.page.write_page",
 }

@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 
 from cgan import __version__
-from cgan.errors import CganError
+from cgan.base.errors import CganError
 from cgan.pipeline.data import commands as data
 from cgan.pipeline.evidence import commands as evidence
 from cgan.pipeline.options import DRAW_PANEL, PRODUCTION_PANEL
-from cgan.pipeline.project import commands as project
+from cgan.pipeline.project import GENERATOR
 from cgan.pipeline.registry import commands as registry
 from cgan.pipeline.runs import commands as runs
-from cgan.project import GENERATOR
+from cgan.pipeline.setup import commands as project
 
 GRID_ROWS = 10  # of `cgan draw --grid`
 
@@ -82,7 +82,7 @@ def draw(
     from cgan.drawing.generator import Generator, default_source
     from cgan.drawing.picture import compose
     from cgan.drawing.screen import show as show_drawings
-    from cgan.model.sampling import save_png
+    from cgan.models.sampling import save_png
 
     model, note = (model, "") if model else default_source(GENERATOR)
     generator = Generator.load(model)

@@ -6,10 +6,10 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact
 
-from cgan.evaluation import Evaluation
-from cgan.files import read_json
-from cgan.hosts import is_server, mlflow_page
-from cgan.project import EVALUATION, GATE_REPORT, GATE_TEXT, GRID, RUN_LOCATION
+from cgan.base.files import read_json
+from cgan.base.hosts import is_server, mlflow_page
+from cgan.pipeline.project import EVALUATION, GATE_REPORT, GATE_TEXT, GRID, RUN_LOCATION
+from cgan.quality.evaluation import Evaluation
 
 
 def publish_artifact(judged: bool) -> str:

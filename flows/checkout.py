@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cgan import git
-from cgan.errors import CganError
-from cgan.files import locked
+from cgan.base.errors import CganError
+from cgan.base.files import locked
 from cgan.pipeline.params_file import load_params
+from cgan.pipeline.project import home
 from cgan.pipeline.tracking.store import STORE_VARIABLE, store_uri
-from cgan.project import home
 from flows.repro import dvc, has_remote
 
 # Environment variables of a run that works in a checkout: its folder, and the project that it is a clone of.

@@ -22,11 +22,11 @@ from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectAlreadyExists, PrefectHTTPStatusError
 from prefect.states import Completed, Failed
 
-from cgan.errors import CganError
-from cgan.files import locked, read_json, write_bytes
+from cgan.base.errors import CganError
+from cgan.base.files import locked, read_json, write_bytes
 from cgan.params.sections import flatten
 from cgan.pipeline.params_file import set_params
-from cgan.project import BLOCKED_EXIT_CODE, DVC_LOCK, GATE_REPORT, home
+from cgan.pipeline.project import BLOCKED_EXIT_CODE, DVC_LOCK, GATE_REPORT, home
 from flows.artifact import publish_artifact
 from flows.checkout import CHECKOUT_VARIABLE
 from flows.repro import Stages, dvc, has_remote, log_line, repro, require_prefect, run_module

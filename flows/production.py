@@ -17,11 +17,11 @@ from pathlib import Path
 import psutil
 
 from cgan import git, hosts
-from cgan.commands import output_of
-from cgan.errors import CganError
-from cgan.files import locked
+from cgan.base.commands import output_of
+from cgan.base.errors import CganError
+from cgan.base.files import locked
+from cgan.pipeline.project import PRODUCTION, require_project
 from cgan.pipeline.tracking.store import store_uri
-from cgan.project import PRODUCTION, require_project
 from flows.checkout import PROJECT_VARIABLE
 from flows.repro import say
 

@@ -18,8 +18,8 @@ from prefect import State, get_run_logger, runtime
 from prefect.client.orchestration import get_client
 from prefect.states import Completed, Failed
 
-from cgan.commands import output_of
-from cgan.errors import CganError
+from cgan.base.commands import output_of
+from cgan.base.errors import CganError
 
 CHECKPOINT_S = 20  # for a training to write its checkpoint; a Prefect worker kills us after 30
 KEPT_LINES = 20  # of output, for the message of a failure

@@ -18,16 +18,16 @@ from statistics import fmean, stdev
 from typing import Any
 
 from cgan import git
-from cgan.errors import CganError
-from cgan.evaluation import Evaluation
-from cgan.files import fingerprint
+from cgan.base.errors import CganError
+from cgan.base.files import fingerprint
+from cgan.base.text import listed
 from cgan.params.checks import check_params
 from cgan.params.sections import Params, flatten
 from cgan.pipeline.params_file import load_params, parse_yaml, set_params
-from cgan.project import EVALUATION, require_project
+from cgan.pipeline.project import EVALUATION, require_project
 from cgan.quality.conditions import METRICS
+from cgan.quality.evaluation import Evaluation
 from cgan.quality.intervals import difference_of_means
-from cgan.text import listed
 from flows.checkout import checkout, environment
 from flows.repro import CONTEXT_VARIABLE, in_session, say
 

@@ -4,7 +4,7 @@ import re
 
 from conftest import ROOT
 
-from cgan.files import read_json
+from cgan.base.files import read_json
 
 IMAGES = ROOT / "docs/images"
 # By `cgan draw` (CONTRIBUTING.md), by hand, of other data, and what docs/screenshots.py writes.

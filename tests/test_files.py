@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cgan.files import replacing, write_bytes, write_json
+from cgan.base.files import replacing, write_bytes, write_json
 
 
 def test_a_file_is_as_it_was_until_the_new_one_is_whole(tmp_path: Path) -> None:

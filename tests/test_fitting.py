@@ -12,11 +12,11 @@ import torch
 from conftest import TINY, uneven
 
 import cgan
-from cgan import fitting
-from cgan.errors import CganError, DataError, ParamsError, TrainingError
-from cgan.images import Images
-from cgan.notebook import progress_bar
+from cgan.base.errors import CganError, DataError, ParamsError, TrainingError
+from cgan.base.notebook import progress_bar
+from cgan.data.images import Images
 from cgan.quality.judge import Judge
+from cgan.training import fit as fitting
 
 IMAGES = uneven()
 STEPS = 10

@@ -11,13 +11,13 @@ import pytest
 import torch
 from conftest import digest, params_of, plain, stop_after, uneven
 
-from cgan.evaluation import Evaluation
-from cgan.model.hardware import choose_hardware, compute_deterministically
-from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
-from cgan.model.model_file import digest_of
-from cgan.model.networks import Architecture, build_generator
+from cgan.models.hardware import choose_hardware, compute_deterministically
+from cgan.models.local_score import LocalScoreSampler, LocalScoreSettings
+from cgan.models.model_file import digest_of
+from cgan.models.networks import Architecture, build_generator
 from cgan.params.sections import EvaluateParams, JudgeParams, TrainParams
 from cgan.quality.evaluate import evaluate
+from cgan.quality.evaluation import Evaluation
 from cgan.quality.judge import Judge, train_judge
 from cgan.training.loop import train
 

@@ -11,10 +11,10 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 import cgan
-from cgan.errors import ModelError
-from cgan.images import load_images, save_images
-from cgan.model.file_facts import facts_metadata, read_facts
-from cgan.project import HOLDOUT_DATA, TRAIN_DATA
+from cgan.base.errors import ModelError
+from cgan.data.images import load_images, save_images
+from cgan.models.file_facts import facts_metadata, read_facts
+from cgan.pipeline.project import HOLDOUT_DATA, TRAIN_DATA
 from cgan.stages import download, page, preprocess, validate
 
 COLOUR = uneven(channels=3)

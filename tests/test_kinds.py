@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 import cgan
 from cgan.cli import app
-from cgan.model.generative import GenerativeModel, ModelSizes
-from cgan.model.kinds import KINDS, GeneratorKind
+from cgan.models.generative import GenerativeModel, ModelSizes
+from cgan.models.kinds import KINDS, GeneratorKind
 from cgan.params.sections import EvaluateParams, JudgeParams
 
 

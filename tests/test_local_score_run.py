@@ -23,15 +23,15 @@ from conftest import (
 from typer.testing import CliRunner
 
 from cgan import project
+from cgan.base.files import write_json
 from cgan.cli import app
+from cgan.data.images import load_images
 from cgan.drawing.generator import Generator
-from cgan.evaluation import Evaluation
-from cgan.files import write_json
-from cgan.images import load_images
-from cgan.model import local_score
-from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
+from cgan.models import local_score
+from cgan.models.local_score import LocalScoreSampler, LocalScoreSettings
 from cgan.page import image_facts
 from cgan.quality import intervals
+from cgan.quality.evaluation import Evaluation
 from cgan.service.app import MAX_ANSWER_S
 from cgan.stages import evaluate, page, preprocess, record, render, train, train_judge, validate
 

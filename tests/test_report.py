@@ -3,8 +3,8 @@
 import math
 from pathlib import Path
 
-from cgan.files import read_json
-from cgan.report import TERMINAL_ROWS, Kind, Number, Report, Table
+from cgan.base.files import read_json
+from cgan.base.report import TERMINAL_ROWS, Kind, Number, Report, Table
 
 EVIL = "<b>|\x1b[2J\n# x"
 NUMBERS = Number(value=0.98, interval=(0.975, 1.0))

@@ -24,12 +24,12 @@ from conftest import (
 )
 from mlflow import MlflowClient
 
-from cgan.errors import DataError, TrackingError
+from cgan.base.errors import DataError, TrackingError
+from cgan.data import read
 from cgan.params.sections import DataParams
+from cgan.pipeline.project import SOURCE_FOLDER, TRAINING
 from cgan.pipeline.tracking.logged_model import save_mlflow_model
 from cgan.pipeline.tracking.run import open_run, read_training
-from cgan.project import SOURCE_FOLDER, TRAINING
-from cgan.readers import sources
 
 MARK = f"planted-{uuid.uuid4().hex}"
 
@@ -87,7 +87,7 @@ def test_a_key_is_nowhere_after_downloads_that_fail(
     ):
         server = kaggle(answer)
         with pytest.raises(DataError) as caught:
-            sources.fetch(params, tmp_path / "train.csv", tmp_path / "pictures")
+            read.fetch(params, tmp_path / "train.csv", tmp_path / "pictures")
         assert any(FORMS[1].decode() in sent or MARK in sent for _, sent in server.seen)
         with (tmp_path / "messages").open("a") as file:
             file.write(str(caught.value))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cgan.settings import as_keywords, setting
+from cgan.base.settings import as_keywords, setting
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cgan.errors import DataError
-from cgan.images import Images
-from cgan.splitting import near_copies, split_images, stratified_split, with_groups
+from cgan.base.errors import DataError
+from cgan.data.images import Images
+from cgan.data.splitting import near_copies, split_images, stratified_split, with_groups
 
 
 def distinct(count: int, seed: int = 0) -> NDArray[np.uint8]:

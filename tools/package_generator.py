@@ -8,10 +8,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from cgan.evaluation import Evaluation
-from cgan.files import sha256_of
-from cgan.model.model_file import load_generator, save_generator
-from cgan.project import EVALUATION, GENERATOR
+from cgan.base.files import sha256_of
+from cgan.models.model_file import load_generator, save_generator
+from cgan.pipeline.project import EVALUATION, GENERATOR
+from cgan.quality.evaluation import Evaluation
 
 TARGET = Path(__file__).parents[1] / "cgan" / "drawing" / "digits.safetensors"
 MAX_BYTES = 600_000

@@ -1,11 +1,11 @@
 """A generator's model card: a README.md as Hugging Face reads it, metadata in YAML and then Markdown."""
 
+from cgan.base.report import in_markdown
+from cgan.base.text import printable
 from cgan.drawing.class_names import names_in
-from cgan.evaluation import Evaluation
-from cgan.model.file_facts import Facts
-from cgan.model.kinds import KINDS
-from cgan.report import in_markdown
-from cgan.text import printable
+from cgan.models.file_facts import Facts
+from cgan.models.kinds import KINDS
+from cgan.quality.evaluation import Evaluation
 
 MAX_NAMES = 50  # of classes
 # The Hub has no task for drawing a class, so it is a tag. The license is the publisher's to choose.

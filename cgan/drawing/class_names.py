@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from cgan.errors import CganError
+from cgan.base.errors import CganError
 
 MAX_LISTED_NAMES = 12  # in a message
 MAX_DIGIT_CLASSES = 10  # of which each has a digit of its own

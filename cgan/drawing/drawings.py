@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from cgan.base.errors import CganError
+from cgan.base.files import replacing
 from cgan.drawing.class_names import names_in
 from cgan.drawing.generator import Generator
-from cgan.errors import CganError
-from cgan.files import replacing
-from cgan.model.sampling import Picture, encode_png
+from cgan.models.sampling import Picture, encode_png
 
 MAX_SET_BYTES = 2**30  # of pixels
 MAX_FILES = 100_000  # in a folder

@@ -5,26 +5,29 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgan.base.errors import CganError, ModelError
+from cgan.base.report import Report
 from cgan.drawing.class_names import Classes, names_in
-from cgan.errors import CganError, ModelError
-from cgan.model.file_facts import DVC_PULL
-from cgan.report import Report
+from cgan.models.file_facts import DVC_PULL
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from cgan.model.generative import GenerativeModel
-    from cgan.model.sampling import Picture
+    from cgan.models.generative import GenerativeModel
+    from cgan.models.sampling import Picture
 
 DIGITS = "digits"  # names the package's own generator
 BUNDLED = Path(__file__).with_name("digits.safetensors")  # made by tools/package_generator.py
 MAX_SEED = 2**63 - 1
 MAX_NOTEBOOK_CLASSES = 20  # of which a notebook shows a drawing
 ALIASES = ("champion", "challenger")  # of versions of the registered model
+# Finds the run of a name in MLflow. By its own name, as the pipeline is a room above this one.
+FIND_RUN = "cgan.pipeline.registry.recorded_run:find"
 _MLFLOW_URI = re.compile(r"^[a-z][a-z+-]+:/", re.IGNORECASE)
 
 
@@ -56,7 +59,7 @@ class Generator:
 
     def _repr_html_(self) -> str:
         """For a notebook: what it is, and a drawing of each class, of the first where there are many."""
-        from cgan.model.sampling import encode_png
+        from cgan.models.sampling import encode_png
 
         names = self.class_names[:MAX_NOTEBOOK_CLASSES]
         png = encode_png(np.asarray(self.picture(list(range(len(names))))))
@@ -66,7 +69,7 @@ class Generator:
     def save(self, path: Path | str) -> None:
         """Write a file that `load` reads: one safetensors file, no pickle, whole or not at all. The folder is
         made where it is missing. Raises OSError where it cannot be written."""
-        from cgan.model.model_file import save_generator
+        from cgan.models.model_file import save_generator
 
         save_generator(path, self.model, self.facts)
 
@@ -81,12 +84,10 @@ class Generator:
         `device`: cpu, cuda, cuda:1, mps, or auto (cuda where torch finds it). Devices draw alike but for
         rounding.
         """
-        from cgan.model.model_file import load_generator
+        from cgan.models.model_file import load_generator
 
         if source in ALIASES or (isinstance(source, str) and _MLFLOW_URI.match(source)):
-            from cgan.pipeline.registry.recorded_run import find
-
-            with find(str(source)).generator_file() as path:
+            with resolve_name(FIND_RUN)(str(source)).generator_file() as path:
                 model, facts = load_generator(path)
         else:
             path = BUNDLED if source == DIGITS else Path(source)
@@ -97,7 +98,7 @@ class Generator:
                     f"A project's own file is made by `dvc repro`, or fetched by {DVC_PULL}."
                 )
             model, facts = load_generator(path)
-        from cgan.model.hardware import find_device
+        from cgan.models.hardware import find_device
 
         model.to(find_device(device, "device"))
         return cls(model, facts, source)
@@ -128,7 +129,7 @@ class Generator:
         _check_seed(seed)
         import torch
 
-        from cgan.model.sampling import picture_of
+        from cgan.models.sampling import picture_of
 
         return picture_of(self.model.draw(torch.tensor(labels), seed))
 

@@ -26,8 +26,8 @@ class GeneratorModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defin
     def predict(
         self, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        from cgan.errors import CganError
-        from cgan.model.sampling import encode_png
+        from cgan.base.errors import CganError
+        from cgan.models.sampling import encode_png
 
         labels = model_input["label"].tolist()
         most = min(MAX_IMAGES, MAX_BYTES // math.prod(self.generator.shape))

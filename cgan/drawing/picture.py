@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from cgan.contact_sheet import image_grid
-from cgan.errors import CganError
-from cgan.model.generative import GenerativeModel
-from cgan.model.sampling import Picture
+from cgan.base.errors import CganError
+from cgan.data.contact_sheet import image_grid
+from cgan.models.generative import GenerativeModel
+from cgan.models.sampling import Picture
 
 MAX_PER_LINE = 20  # drawings of a text
 MAX_PICTURE_BYTES = 200_000_000  # of pixels

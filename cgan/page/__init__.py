@@ -1,5 +1,4 @@
 """The page of a run: one HTML file that draws with its generator, and shows what became of the training.
 
-May import: drawing, quality, images, pictures, model. Scripts and styles are files of their own here, inlined
-when a page is made.
+Scripts and styles are files of their own here, inlined when a page is made.
 """

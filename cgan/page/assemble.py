@@ -11,10 +11,10 @@ from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from cgan.base.report import Table, cell_in_words
+from cgan.base.text import percent
 from cgan.drawing.class_names import Classes, names_in
 from cgan.page.weights import pack_generator
-from cgan.report import Table, cell_in_words
-from cgan.text import percent
 
 if TYPE_CHECKING:
     from cgan.drawing.generator import Generator

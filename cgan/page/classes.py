@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cgan.evaluation import ClassScores, Evaluation
-from cgan.images import Images
-from cgan.model.generative import GenerativeModel
+from cgan.base.settings import setting
+from cgan.base.text import listed, percent
+from cgan.data.images import Images
+from cgan.models.generative import GenerativeModel
 from cgan.params.sections import GateParams
-from cgan.proportions import mean_share
+from cgan.quality.evaluation import ClassScores, Evaluation
 from cgan.quality.intervals import falls_short_of_real
-from cgan.settings import setting
-from cgan.text import listed, percent
+from cgan.quality.proportions import mean_share
 
 STATES = POOR, DOUBTFUL, GOOD, UNJUDGED = "poor", "doubtful", "good", ""  # the worst first
 # Held-out images of a class: below, the accuracy of real ones is known to ± 10 points or worse.

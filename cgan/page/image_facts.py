@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cgan.images import SPLITS, Images, IntArray, joined
-from cgan.model.generative import GenerativeModel
-from cgan.model.sampling import picture_of
+from cgan.data.images import SPLITS, Images, IntArray, joined
+from cgan.models.generative import GenerativeModel
+from cgan.models.sampling import picture_of
 from cgan.quality.judge import Judge, predict
 from cgan.quality.label_errors import doubtful_labels
 from cgan.quality.likeness import nearest_neighbours

@@ -25,7 +25,7 @@ function dot(a, b) {
 }
 
 /**
- * The first `count` latents of a seed, as cgan/model/sampling.py draws them: torch fills a chunk of them with
+ * The first `count` latents of a seed, as cgan/models/sampling.py draws them: torch fills a chunk of them with
  * uniform numbers, and turns each sixteen of these into normal ones by Box and Muller's formula.
  */
 function drawLatents(seed, count) {

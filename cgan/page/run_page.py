@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cgan.data.images import SPLITS, Images
 from cgan.drawing.generator import Generator
-from cgan.evaluation import Evaluation
-from cgan.images import SPLITS, Images
 from cgan.page.assemble import GALLERY_SCRIPTS, PLAY_SCRIPTS, document, play_data
 from cgan.page.classes import MIN_DIVERSITY, MIN_HELD_OUT, STATES, WEAK_JUDGE, judged_classes
 from cgan.page.image_facts import MAX_CARDS, drawn_facts, preview_tile, rows_of, suspects_facts
 from cgan.params.sections import GateParams
+from cgan.quality.evaluation import Evaluation
 from cgan.quality.judge import Judge
 
 

@@ -13,8 +13,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from cgan.model.generative import GenerativeModel
-from cgan.model.networks import ConvGenerator, GeneratorNetwork
+from cgan.models.generative import GenerativeModel
+from cgan.models.networks import ConvGenerator, GeneratorNetwork
 
 # Along one side: a kernel of 3 on doubled pixels is one of 4, transposed, with stride 2.
 DOUBLED_KERNEL = torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]])

@@ -5,20 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cgan.errors import DataError
-from cgan.evaluation import Evaluation
-from cgan.files import write_text
-from cgan.images import Images
+from cgan.base.errors import DataError
+from cgan.base.files import write_text
+from cgan.base.settings import as_keywords
+from cgan.data.images import Images
+from cgan.drawing.plots import curves_html, training_curves
 from cgan.page.image_facts import both_parts
 from cgan.page.run_page import Contents, render_page
 from cgan.params.sections import GateParams
-from cgan.pictures.plots import curves_html, training_curves
 from cgan.quality.evaluate import require_matching
+from cgan.quality.evaluation import Evaluation
 from cgan.quality.judge import Judge, require_judge_of
-from cgan.settings import as_keywords
 
 if TYPE_CHECKING:
-    from cgan.fitting import Run
+    from cgan.training.fit import Run
 
 
 @as_keywords()

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 import numpy as np
 from pydantic import ValidationError
 
-from cgan.errors import ParamsError
+from cgan.base.errors import ParamsError
+from cgan.base.settings import as_keywords, setting
+from cgan.base.text import bullets
 from cgan.params.closed import CLOSED
 from cgan.params.sections import Params, Section, param_names
-from cgan.settings import as_keywords, setting
-from cgan.text import bullets
 
 S = TypeVar("S", bound=Section)
 # Names that other libraries use → the params of the same purpose.

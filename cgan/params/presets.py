@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cgan.errors import ParamsError
+from cgan.base.errors import ParamsError
 from cgan.params.sections import TrainChoices
 
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from cgan.model.kinds import KINDS
-from cgan.settings import setting
+from cgan.base.settings import setting
+from cgan.models.kinds import KINDS
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Side = Annotated[int, Field(ge=8, le=256)]  # of an image, in pixels

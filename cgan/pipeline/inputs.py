@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cgan.errors import DataError
-from cgan.images import Images, load_images
-from cgan.model.file_facts import Facts
-from cgan.model.generative import GenerativeModel
-from cgan.model.hardware import find_device
-from cgan.model.model_file import load_generator
-from cgan.project import GENERATOR, HOLDOUT_DATA, JUDGE, TEST_DATA, TRAIN_DATA
+from cgan.base.errors import DataError
+from cgan.base.settings import setting
+from cgan.data.images import Images, load_images
+from cgan.models.file_facts import Facts
+from cgan.models.generative import GenerativeModel
+from cgan.models.hardware import find_device
+from cgan.models.model_file import load_generator
+from cgan.pipeline.project import GENERATOR, HOLDOUT_DATA, JUDGE, TEST_DATA, TRAIN_DATA
 from cgan.quality.evaluate import shared_images
 from cgan.quality.judge import Judge, load_judge
-from cgan.settings import setting
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from cgan.errors import ParamsError
-from cgan.files import write_text
+from cgan.base.errors import ParamsError
+from cgan.base.files import write_text
 from cgan.params.checks import check_params
 from cgan.params.presets import preset_params
 from cgan.params.sections import Params, flatten

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Generator
 
-from cgan.text import duration
+from cgan.base.text import duration
 
 FIRST_LINE_S, LINE_EVERY_S = 5.0, 10.0
 

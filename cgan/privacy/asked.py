@@ -5,10 +5,10 @@ from typing import Self
 
 import numpy as np
 
-from cgan.errors import DataError
-from cgan.images import Images, joined
+from cgan.base.errors import DataError
+from cgan.data.images import Images, joined
+from cgan.data.splitting import units_of
 from cgan.privacy.membership import Attack, BoolArray, FloatArray, IntArray, attack
-from cgan.splitting import units_of
 
 MIN_PER_SIDE = 6  # members, and non-members: as many as a hold-out has at least
 MAX_PER_SIDE = 1_500

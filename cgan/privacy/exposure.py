@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from cgan.images import Images
+from cgan.data.images import Images
 from cgan.privacy.membership import BoolArray, FloatArray, IntArray
 
 NEAREST = 3  # drawings that an image is compared with

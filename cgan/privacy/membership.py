@@ -13,7 +13,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from cgan.report import Interval, Number
+from cgan.base.report import Interval, Number
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]

@@ -9,19 +9,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cgan.downstream.sets import assign_folds
-from cgan.files import fingerprint
-from cgan.images import Images, joined
-from cgan.model.generative import GenerativeModel
-from cgan.model.hardware import choose_hardware
+from cgan.base.files import fingerprint
+from cgan.base.text import duration
+from cgan.data.images import Images, joined
+from cgan.data.splitting import units_of
+from cgan.models.generative import GenerativeModel
+from cgan.models.hardware import choose_hardware
 from cgan.params.sections import TrainChoices
 from cgan.privacy.membership import BoolArray
 from cgan.quality.judge import Progress
-from cgan.splitting import units_of
-from cgan.text import duration
 from cgan.training.auto import Choice, choose
 from cgan.training.fingerprint import determining_facts
 from cgan.training.loop import train_or_make
+from cgan.utility.sets import assign_folds
 
 DRAWINGS = 10_000  # that are attacked, at least: an attacker may ask for many
 MAX_DRAWING_S = 60.0  # seconds of a core, of a slow generator

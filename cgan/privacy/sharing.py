@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from cgan.contact_sheet import image_grid
-from cgan.downstream.sets import require_comparable, require_seeds
-from cgan.errors import CganError, DataError
-from cgan.evaluation import Evaluation
-from cgan.images import Images
-from cgan.model.hardware import deterministic
-from cgan.model.model_file import digest_of
-from cgan.model.sampling import encode_png
-from cgan.notebook import progress_bar
+from cgan.base.errors import CganError, DataError
+from cgan.base.notebook import progress_bar
+from cgan.base.report import Answer, Cell, Number, Report, Table
+from cgan.base.text import listed, percent
+from cgan.data.contact_sheet import image_grid
+from cgan.data.images import Images
+from cgan.models.hardware import deterministic
+from cgan.models.model_file import digest_of
+from cgan.models.sampling import encode_png
 from cgan.params.checks import check_section
 from cgan.params.sections import JudgeParams, TrainChoices
 from cgan.privacy import GIVES_AWAY
@@ -26,10 +26,10 @@ from cgan.privacy.membership import Attack, BoolArray
 from cgan.privacy.shadows import draw_like, shadows_of, time_needed
 from cgan.privacy.utility import known_utility, measured_utility
 from cgan.quality.evaluate import HasModel
+from cgan.quality.evaluation import Evaluation
 from cgan.quality.judge import Progress
 from cgan.quality.likeness import nearest_neighbours
-from cgan.report import Answer, Cell, Number, Report, Table
-from cgan.text import listed, percent
+from cgan.utility.sets import require_comparable, require_seeds
 
 EXPOSED = 5  # training images that are shown
 ADVICE = "Train on more images, stop earlier, or do not share them."

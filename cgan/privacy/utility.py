@@ -5,15 +5,15 @@ from functools import partial
 import numpy as np
 import torch
 
-from cgan.downstream.effect import DRAWN, Outcome, effect
-from cgan.downstream.rounds import with_seed
-from cgan.evaluation import Evaluation
-from cgan.images import Images
-from cgan.model.hardware import choose_hardware
+from cgan.base.report import Number
+from cgan.data.images import Images
+from cgan.data.splitting import units_of
+from cgan.models.hardware import choose_hardware
 from cgan.params.sections import JudgeParams
+from cgan.quality.evaluation import Evaluation
 from cgan.quality.judge import Progress, predict, train_judge
-from cgan.report import Number
-from cgan.splitting import units_of
+from cgan.utility.effect import DRAWN, Outcome, effect
+from cgan.utility.rounds import with_seed
 
 IMAGES = "images"  # the method beside drawings: the classifier trained on the images
 

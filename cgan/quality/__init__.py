@@ -1,5 +1,4 @@
 """Measures how good drawings are beside real images: metrics, and the judge that most look through.
 
-The judge is also called the classifier or the feature extractor elsewhere. May import: params, images,
-model, pictures.
+The judge is also called the classifier or the feature extractor elsewhere.
 """

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from cgan.evaluation import Score
-from cgan.images import Images
-from cgan.model.hardware import choose_hardware
+from cgan.data.images import Images
+from cgan.models.hardware import choose_hardware
 from cgan.params.sections import JudgeParams
+from cgan.quality.evaluation import Score
 from cgan.quality.intervals import Estimate, Estimates
 from cgan.quality.judge import Judge, Progress, conditional_accuracy, predict, silent, train_judge
 from cgan.quality.metric import Metric

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cgan.evaluation import Evaluation, Score, context_differences
+from cgan.base.report import Answer, Cell, Interval, Number, Report, Table
+from cgan.quality.evaluation import Evaluation, Score, context_differences
 from cgan.quality.intervals import Estimate
-from cgan.report import Answer, Cell, Interval, Number, Report, Table
 
 COLUMNS = ("↑: higher is better", "real images", "A", "B", "B less A", "95 % interval", "B is")
 NOT_ALIKE = (

@@ -22,13 +22,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cgan.errors import DataError
-from cgan.evaluation import ClassScores, Evaluation, Score
-from cgan.images import Images, first_copies, pixels_digest
-from cgan.model.generative import GenerativeModel
-from cgan.model.model_file import digest_of
+from cgan.base.errors import DataError
+from cgan.base.text import percent
+from cgan.data.images import Images, first_copies, pixels_digest
+from cgan.models.generative import GenerativeModel
+from cgan.models.model_file import digest_of
 from cgan.params.sections import EvaluateParams
 from cgan.quality import accuracies, diversity, feature_metrics, likeness
+from cgan.quality.evaluation import ClassScores, Evaluation, Score
 from cgan.quality.intervals import JACKKNIFE_PARTS, Estimate, Estimates, bootstrap_weights
 from cgan.quality.judge import (
     Accuracy,
@@ -40,7 +41,6 @@ from cgan.quality.judge import (
     silent,
 )
 from cgan.quality.metric import Metric
-from cgan.text import percent
 
 # All metrics, in the order in which they are shown.
 METRICS: dict[str, Metric] = {

@@ -16,9 +16,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from cgan.evaluation import Score
-from cgan.images import Images
-from cgan.model.hardware import available_threads, parts_on_threads
+from cgan.data.images import Images
+from cgan.models.hardware import available_threads, parts_on_threads
+from cgan.quality.evaluation import Score
 from cgan.quality.intervals import Estimate, bootstrap_weights, jackknife_replicates
 from cgan.quality.likeness import pairwise_distances
 from cgan.quality.metric import Metric

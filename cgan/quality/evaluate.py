@@ -8,18 +8,18 @@ from typing import Protocol
 
 import numpy as np
 
-from cgan.errors import DataError
-from cgan.evaluation import Evaluation, Score
-from cgan.images import Images, image_digests
-from cgan.model.generative import GenerativeModel
-from cgan.model.hardware import choose_hardware
-from cgan.model.model_file import digest_of
-from cgan.notebook import progress_bar
+from cgan.base.errors import DataError
+from cgan.base.notebook import progress_bar
+from cgan.base.settings import as_keywords
+from cgan.base.text import listed
+from cgan.data.images import Images, image_digests
+from cgan.models.generative import GenerativeModel
+from cgan.models.hardware import choose_hardware
+from cgan.models.model_file import digest_of
 from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.quality.conditions import Conditions
+from cgan.quality.evaluation import Evaluation, Score
 from cgan.quality.judge import Judge, Progress, accuracy, require_judge_of, train_judge
-from cgan.settings import as_keywords
-from cgan.text import listed
 
 
 class HasModel(Protocol):

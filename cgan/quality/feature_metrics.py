@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from cgan.model.hardware import available_threads, parts_on_threads
+from cgan.models.hardware import available_threads, parts_on_threads
 from cgan.quality.intervals import (
     JACKKNIFE_PARTS,
     Estimate,

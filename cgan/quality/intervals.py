@@ -1,6 +1,6 @@
 """How sure a metric is: 95 % intervals of an evaluation's numbers, and of differences between two.
 
-A share of N drawings or images that are right, or copies, has Wilson's interval (`cgan.proportions`).
+A share of N drawings or images that are right, or copies, has Wilson's interval (`cgan.quality.proportions`).
 Distance, recall, coverage and diversity have that of replicates: what the value would have been with other
 images and latents, by the bootstrap (Efron & Tibshirani, An Introduction to the Bootstrap, 1993) or with the
 variance of a jackknife. Values that were measured alike have replicates of the same resampling, position by
@@ -19,9 +19,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from cgan.evaluation import Evaluation, Score
-from cgan.proportions import joint_z, proportion_interval, wilson_interval
-from cgan.report import Interval
+from cgan.base.report import Interval
+from cgan.quality.evaluation import Evaluation, Score
+from cgan.quality.proportions import joint_z, proportion_interval, wilson_interval
 
 REPLICATES = 200
 JACKKNIFE_PARTS = 10  # of a set, each of which is left out once

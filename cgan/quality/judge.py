@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from cgan.errors import DataError, TrainingError
-from cgan.images import Images
-from cgan.model.file_facts import Facts
-from cgan.model.hardware import (
+from cgan.base.errors import DataError, TrainingError
+from cgan.data.images import Images
+from cgan.models.file_facts import Facts
+from cgan.models.hardware import (
     Hardware,
     available_threads,
     copy_sharing_weights,
@@ -30,10 +30,10 @@ from cgan.model.hardware import (
     take_rows,
     without_compiler,
 )
-from cgan.model.model_file import load_network, save_tensors
-from cgan.model.networks import channels_last
+from cgan.models.model_file import load_network, save_tensors
+from cgan.models.networks import channels_last
 from cgan.params.sections import JudgeParams
-from cgan.proportions import mean_share, wilson_interval
+from cgan.quality.proportions import mean_share, wilson_interval
 
 FEATURES = 128  # of the penultimate layer
 WIDTH = 32  # channels of the first convolution

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from cgan.images import IntArray, first_copies
+from cgan.data.images import IntArray, first_copies
 
 
 def doubtful_labels(

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from cgan.evaluation import Score
-from cgan.images import Images
-from cgan.model.hardware import available_threads, parts_on_threads
-from cgan.proportions import proportion_interval
+from cgan.data.images import Images
+from cgan.models.hardware import available_threads, parts_on_threads
+from cgan.quality.evaluation import Score
 from cgan.quality.metric import Metric
+from cgan.quality.proportions import proportion_interval
 
 MAX_SHIFT = 2  # pixels; less in images that are less than 16 pixels wide
 MAX_SIDE = 32  # pixels: larger images are made smaller

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from cgan.evaluation import MetricFacts, Score
+from cgan.quality.evaluation import MetricFacts, Score
 
 if TYPE_CHECKING:
     from cgan.quality.conditions import DrawnSet

@@ -23,13 +23,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cgan.images import Images
-from cgan.model.hardware import available_threads, parts_on_threads
-from cgan.proportions import joint_z, wilson_interval
+from cgan.base.report import Interval
+from cgan.data.images import Images
+from cgan.models.hardware import available_threads, parts_on_threads
 from cgan.quality.class_shift import BATCH, COLUMNS, describe, min_deviations
 from cgan.quality.comparison import difference_interval
 from cgan.quality.judge import Judge, predict
-from cgan.report import Interval
+from cgan.quality.proportions import joint_z, wilson_interval
 
 # A limit is so many times what real images keep, in numbers, features and tones, so that what is hardly
 # unusual is no outlier: some 3 % of honest drawings have edges softer or harder than any real image's.

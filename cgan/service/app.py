@@ -21,11 +21,11 @@ from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, Info, gen
 from pydantic import BaseModel, ConfigDict, Field
 
 from cgan import __version__
+from cgan.base.errors import CganError
+from cgan.base.hosts import LOOPBACK, is_loopback, require_free, site_of
 from cgan.drawing.generator import MAX_SEED
 from cgan.drawing.picture import compose
-from cgan.errors import CganError
-from cgan.hosts import LOOPBACK, is_loopback, require_free, site_of
-from cgan.model.sampling import encode_png
+from cgan.models.sampling import encode_png
 from cgan.service.provider import GeneratorProvider, ServedGenerator
 
 MAX_DRAWINGS = 10_000  # of one answer

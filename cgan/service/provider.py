@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from cgan.base.errors import CganError, ModelError
 from cgan.drawing.generator import ALIASES, Generator, default_source
-from cgan.errors import CganError, ModelError
+from cgan.pipeline.project import GENERATOR, project_root
 from cgan.pipeline.registry.client import CHAMPION, now
 from cgan.pipeline.runs.card import known_evaluation
 from cgan.pipeline.tracking.store import is_absent, store_uri
-from cgan.project import GENERATOR, project_root
 
 log = logging.getLogger(__name__)
 

@@ -1,9 +1,9 @@
 """Stage download: a CSV or pictures, from the embedded sample, a local file or Kaggle."""
 
-from cgan.files import write_json
+from cgan.base.files import write_json
+from cgan.data.read import fetch
 from cgan.pipeline.params_file import load_params
-from cgan.project import CSV, DATA_SOURCE, PICTURES
-from cgan.readers.sources import fetch
+from cgan.pipeline.project import CSV, DATA_SOURCE, PICTURES
 from cgan.stages.runner import log, run_stage
 
 

@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 
-from cgan.files import write_json
-from cgan.model.hardware import compute_deterministically
+from cgan.base.files import write_json
+from cgan.models.hardware import compute_deterministically
 from cgan.pipeline.inputs import Inputs
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.progress import progress
-from cgan.project import DVC_METRICS, EVALUATION, METRICS_FILE
+from cgan.pipeline.project import DVC_METRICS, EVALUATION, METRICS_FILE
 from cgan.quality.evaluate import evaluate
 from cgan.stages.runner import log, run_stage
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from cgan import git
-from cgan.commands import CommandError
-from cgan.files import write_bytes
+from cgan.base import git
+from cgan.base.commands import CommandError
+from cgan.base.files import write_bytes
 from cgan.params.sections import TrainChoices
+from cgan.pipeline.project import SOURCE_FOLDER
 from cgan.pipeline.tracking.store import requester_tags
 from cgan.pipeline.tracking.tags import COMMIT_TAG, DATA_TAG, DIRTY_TAG, SOURCE_TAG
-from cgan.project import SOURCE_FOLDER
 from cgan.stages.runner import log
 
 PATCH = "patch.diff"  # in SOURCE_FOLDER, the uncommitted changes

@@ -2,19 +2,16 @@
 
 from dataclasses import replace
 
+from cgan.base.errors import ModelError
+from cgan.base.files import read_json, sha256_of, write_text
+from cgan.data.images import Images, load_images
 from cgan.drawing.generator import Generator
-from cgan.errors import ModelError
-from cgan.evaluation import Evaluation
-from cgan.files import read_json, sha256_of, write_text
-from cgan.images import Images, load_images
-from cgan.model.hardware import compute_deterministically
+from cgan.models.hardware import compute_deterministically
 from cgan.page.image_facts import both_parts
 from cgan.page.run_page import Contents, render_page
 from cgan.params.sections import Params
 from cgan.pipeline.params_file import load_params
-from cgan.pipeline.tracking.run import read_training
-from cgan.pipeline.tracking.tags import COMMIT_TAG, DATA_TAG, DIRTY_TAG
-from cgan.project import (
+from cgan.pipeline.project import (
     CURVES_HTML,
     DATA_SOURCE,
     EVALUATION,
@@ -27,6 +24,9 @@ from cgan.project import (
     TRAINING,
     VALIDATION,
 )
+from cgan.pipeline.tracking.run import read_training
+from cgan.pipeline.tracking.tags import COMMIT_TAG, DATA_TAG, DIRTY_TAG
+from cgan.quality.evaluation import Evaluation
 from cgan.quality.judge import load_judge
 from cgan.stages.runner import log, run_stage
 from cgan.training.records import preview_paths

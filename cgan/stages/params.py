@@ -8,11 +8,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cgan.errors import ParamsError
-from cgan.files import write_json
+from cgan.base.errors import ParamsError
+from cgan.base.files import write_json
 from cgan.params.sections import flatten
 from cgan.pipeline.params_file import load_params, read_yaml
-from cgan.project import PARAMS_CHECKED
+from cgan.pipeline.project import PARAMS_CHECKED
 from cgan.stages.runner import run_stage
 
 PARAMS, DVC_YAML = Path("params.yaml"), Path("dvc.yaml")

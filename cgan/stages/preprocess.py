@@ -2,13 +2,13 @@
 
 from dataclasses import replace
 
-from cgan import project
-from cgan.contact_sheet import contact_sheet
-from cgan.files import replacing
-from cgan.images import save_images
+from cgan.base.files import replacing
+from cgan.data.contact_sheet import contact_sheet
+from cgan.data.images import save_images
+from cgan.data.splitting import split_images
+from cgan.pipeline import project
 from cgan.pipeline.params_file import load_params
-from cgan.project import REAL_SAMPLES
-from cgan.splitting import split_images
+from cgan.pipeline.project import REAL_SAMPLES
 from cgan.stages.raw import load_raw
 from cgan.stages.runner import log, run_stage
 

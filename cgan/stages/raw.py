@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 
-from cgan.files import read_json
-from cgan.images import Images, load_images
+from cgan.base.files import read_json
+from cgan.data.csv_reader import read_csv
+from cgan.data.images import Images, load_images
+from cgan.data.read import with_class_names
 from cgan.params.sections import ValidateParams
-from cgan.project import CSV, DATA_SOURCE, PICTURES
-from cgan.readers.csv_reader import read_csv
-from cgan.readers.sources import with_class_names
+from cgan.pipeline.project import CSV, DATA_SOURCE, PICTURES
 
 
 def load_raw(params: ValidateParams) -> Images:

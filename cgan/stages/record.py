@@ -12,17 +12,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cgan import project
+from cgan.base.files import locked, remove, sha256_of, write_json, write_text
 from cgan.drawing.card import model_card
-from cgan.evaluation import Evaluation
-from cgan.files import locked, remove, sha256_of, write_json, write_text
-from cgan.model.file_facts import Facts, read_facts
+from cgan.models.file_facts import Facts, read_facts
+from cgan.pipeline import project
+from cgan.pipeline.project import CARD, EVALUATION, GENERATOR, GRID, SOURCE_FOLDER, STRIP, TRAINING
 from cgan.pipeline.registry.recorded_run import ProjectRun
 from cgan.pipeline.tracking.logged_model import model_note, save_mlflow_model
 from cgan.pipeline.tracking.run import Run, TrainingRecord, open_run, read_training
 from cgan.pipeline.tracking.store import strip_markdown
 from cgan.pipeline.tracking.tags import FINGERPRINT_TAG, GENERATOR_SHA256_TAG, QUALITY_TAG
-from cgan.project import CARD, EVALUATION, GENERATOR, GRID, SOURCE_FOLDER, STRIP, TRAINING
+from cgan.quality.evaluation import Evaluation
 from cgan.stages.runner import log, run_stage
 from cgan.training.records import preview_paths, read_records
 

@@ -7,16 +7,17 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from cgan import contact_sheet, project
+from cgan.base.files import write_text
+from cgan.data import contact_sheet
+from cgan.drawing import plots
 from cgan.drawing.class_names import names_in
-from cgan.evaluation import Evaluation
-from cgan.files import write_text
-from cgan.model.generative import GenerativeModel
-from cgan.model.hardware import compute_deterministically
-from cgan.model.model_file import load_discriminator, load_generator
-from cgan.model.sampling import Picture, save_png
-from cgan.pictures import plots
-from cgan.pictures.network_diagram import diagram
+from cgan.drawing.network_diagram import diagram
+from cgan.models.generative import GenerativeModel
+from cgan.models.hardware import compute_deterministically
+from cgan.models.model_file import load_discriminator, load_generator
+from cgan.models.sampling import Picture, save_png
+from cgan.pipeline import project
+from cgan.quality.evaluation import Evaluation
 from cgan.stages.runner import log, run_stage
 from cgan.training.records import read_records
 

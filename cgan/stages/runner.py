@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from cgan.errors import CganError
-from cgan.files import sha256_of
-from cgan.project import PACKAGE
+from cgan.base.errors import CganError
+from cgan.base.files import sha256_of
+from cgan.pipeline.project import PACKAGE
 
 # As torch says it of the host and of CUDA: RuntimeErrors, both.
 NO_MEMORY = ("can't allocate memory", "out of memory", "can't start new thread")

@@ -15,20 +15,28 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
-from cgan import project
-from cgan.errors import Interrupted
-from cgan.files import fingerprint, locked, read_json, write_bytes, write_json
-from cgan.images import Images, load_images
-from cgan.model.hardware import choose_hardware
-from cgan.model.model_file import save_discriminator, save_generator
+from cgan.base.errors import Interrupted
+from cgan.base.files import fingerprint, locked, read_json, write_bytes, write_json
+from cgan.data.images import Images, load_images
+from cgan.models.hardware import choose_hardware
+from cgan.models.model_file import save_discriminator, save_generator
 from cgan.params.sections import Params, TrainParams, flatten
+from cgan.pipeline import project
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.progress import progress
+from cgan.pipeline.project import (
+    DISCRIMINATOR,
+    GENERATOR,
+    LOSSES,
+    PREVIEWS,
+    PROBES,
+    TRAIN_DATA,
+    TRAINING,
+)
 from cgan.pipeline.tracking import store
 from cgan.pipeline.tracking.live import LiveTracker
 from cgan.pipeline.tracking.run import TrainingRecord
 from cgan.pipeline.tracking.tags import FINGERPRINT_TAG
-from cgan.project import DISCRIMINATOR, GENERATOR, LOSSES, PREVIEWS, PROBES, TRAIN_DATA, TRAINING
 from cgan.quality.judge import load_judge
 from cgan.stages.origin import keep_source, origin_tags, project_tree, run_name
 from cgan.stages.runner import log, run_stage

@@ -4,15 +4,15 @@ from functools import partial
 
 import torch
 
-from cgan.files import write_json
-from cgan.images import load_images
-from cgan.model.hardware import choose_hardware, compute_deterministically
+from cgan.base.files import write_json
+from cgan.base.text import percent
+from cgan.data.images import load_images
+from cgan.models.hardware import choose_hardware, compute_deterministically
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.progress import progress
-from cgan.project import HOLDOUT_DATA, JUDGE, JUDGE_METRICS, TRAIN_DATA
+from cgan.pipeline.project import HOLDOUT_DATA, JUDGE, JUDGE_METRICS, TRAIN_DATA
 from cgan.quality.judge import accuracy, save_judge, train_judge
 from cgan.stages.runner import log, run_stage
-from cgan.text import percent
 
 
 def main() -> None:

@@ -1,10 +1,10 @@
 """Stage validate: is the data what it should be? Stops with row and column, or the file, if not."""
 
-from cgan.files import write_json
+from cgan.base.files import write_json
+from cgan.data.splitting import with_groups
+from cgan.data.validation import validation
 from cgan.pipeline.params_file import load_params
-from cgan.project import CSV, PICTURES, VALIDATION
-from cgan.readers.validation import validation
-from cgan.splitting import with_groups
+from cgan.pipeline.project import CSV, PICTURES, VALIDATION
 from cgan.stages.raw import load_raw
 from cgan.stages.runner import log, run_stage
 

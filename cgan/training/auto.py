@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from cgan.errors import DataError
-from cgan.images import Images
-from cgan.model.generative import GenerativeModel
-from cgan.model.kinds import KINDS
-from cgan.model.local_score import may_be_photographs
+from cgan.base.errors import DataError
+from cgan.base.settings import setting
+from cgan.base.text import listed, percent
+from cgan.data.images import Images
+from cgan.models.generative import GenerativeModel
+from cgan.models.kinds import KINDS
+from cgan.models.local_score import may_be_photographs
 from cgan.params.sections import TrainChoices, TrainParams
-from cgan.settings import setting
-from cgan.text import listed, percent
 
 # Shen et al., arXiv:2103.00430: one pass takes three quarters of the time of two, and as many images do.
 PARAMS_FOR_EASY_IMAGES = {

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cgan.images import Images
-from cgan.model.hardware import fits_in_memory, take_rows
+from cgan.data.images import Images
+from cgan.models.hardware import fits_in_memory, take_rows
 from cgan.params.sections import TrainParams
 
 # The random generator of a chunk gets the seed `train.seed` · LATENT_SEED_STRIDE + chunk, that of an epoch

@@ -5,15 +5,15 @@ from typing import Any
 
 import torch
 
-from cgan.files import sha256_of
-from cgan.images import Images
-from cgan.model.file_facts import FORMAT
-from cgan.model.hardware import Hardware
+from cgan.base.files import sha256_of
+from cgan.data.images import Images
+from cgan.models.file_facts import FORMAT
+from cgan.models.hardware import Hardware
 from cgan.params.sections import TrainParams
 
 PACKAGE = Path(__file__).resolve().parent.parent
 # The packages that compute the weights: their sources are hashed, comments included.
-HASHED_PACKAGES = ("model", "training")
+HASHED_PACKAGES = ("models", "training")
 
 
 def determining_facts(
@@ -37,6 +37,7 @@ def determining_facts(
             f"{package}/{path.name}": sha256_of(path)
             for package in HASHED_PACKAGES
             for path in sorted((PACKAGE / package).glob("*.py"))
+            if path.name != "fit.py"  # it calls the training, and computes nothing
         },
         "torch": torch.__version__,
         "device": str(hardware.device),

@@ -13,21 +13,21 @@ from typing import Any
 
 import torch
 
-from cgan.errors import TrainingError
-from cgan.files import write_bytes
-from cgan.images import Images
-from cgan.model.generative import GenerativeModel
-from cgan.model.hardware import (
+from cgan.base.errors import TrainingError
+from cgan.base.files import write_bytes
+from cgan.base.settings import setting
+from cgan.data.images import Images
+from cgan.models.generative import GenerativeModel
+from cgan.models.hardware import (
     choose_hardware,
     compute_deterministically,
     keep_freed_memory,
     parts_on_threads,
 )
-from cgan.model.networks import DiscriminatorNetwork
-from cgan.model.sampling import encode_png
+from cgan.models.networks import DiscriminatorNetwork
+from cgan.models.sampling import encode_png
 from cgan.params.sections import TrainParams
 from cgan.quality.judge import Judge
-from cgan.settings import setting
 from cgan.training.auto import Choice
 from cgan.training.batches import Feed, learning_rate
 from cgan.training.fingerprint import data_facts

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cgan.contact_sheet import add_row_names, image_grid
-from cgan.images import Images
-from cgan.model.networks import GeneratorNetwork
-from cgan.model.sampling import Picture, to_uint8
+from cgan.data.contact_sheet import add_row_names, image_grid
+from cgan.data.images import Images
+from cgan.models.networks import GeneratorNetwork
+from cgan.models.sampling import Picture, to_uint8
 from cgan.quality.judge import Judge, frechet_distance, predict
 from cgan.training.state import PROBE_METRICS, Record, TrainState
 

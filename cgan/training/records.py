@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cgan.files import write_text
+from cgan.base.files import write_text
 
 if TYPE_CHECKING:  # torch comes with it, which the stage record does without
     from cgan.training.state import Record

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cgan.images import Images
-from cgan.model.hardware import Hardware, Map, copy_sharing_weights, without_compiler
-from cgan.model.model_file import load_tensors, save_tensors
-from cgan.model.networks import (
+from cgan.data.images import Images
+from cgan.models.hardware import Hardware, Map, copy_sharing_weights, without_compiler
+from cgan.models.model_file import load_tensors, save_tensors
+from cgan.models.networks import (
     Architecture,
     DiscriminatorNetwork,
     GeneratorNetwork,

@@ -11,9 +11,9 @@ import pytest
 from conftest import ROOT, run_python
 from PIL import Image
 
+from cgan.base.errors import CganError
 from cgan.drawing.generator import BUNDLED, Generator
-from cgan.errors import CganError
-from cgan.model.model_file import load_generator
+from cgan.models.model_file import load_generator
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRA = PROJECT["optional-dependencies"]["pipeline"]

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from conftest import a_model
 
+from cgan.base.errors import CganError
 from cgan.drawing.class_names import Classes
 from cgan.drawing.generator import Generator
-from cgan.errors import CganError
 
 
 @pytest.mark.parametrize(

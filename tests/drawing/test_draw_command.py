@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from cgan.cli import app
 from cgan.drawing.generator import Generator
-from cgan.model.model_file import load_generator
+from cgan.models.model_file import load_generator
 
 GREY = ("deconv", 10, 1, 28, 28, 4, 6)
 COLOUR = ("deconv", 12, 3, 10, 14, 4, 6)

@@ -15,8 +15,8 @@ from conftest import a_model, closure, source_of
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
+from cgan.pipeline.project import PACKAGE
 from cgan.pipeline.tracking.logged_model import DRAWING_CODE, save_mlflow_model
-from cgan.project import PACKAGE
 
 if TYPE_CHECKING:
     from cgan.drawing.mlflow_model import GeneratorModel

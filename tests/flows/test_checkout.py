@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from conftest import commit, git
 
-from cgan.errors import CganError
-from cgan.files import locked
-from cgan.git import working_tree
+from cgan.base.errors import CganError
+from cgan.base.files import locked
+from cgan.base.git import working_tree
 from cgan.pipeline.params_file import set_params
 from flows.checkout import CHECKOUT_LOCK, checkout, checkout_stack, enter, environment
 from flows.repro import dvc

@@ -18,8 +18,8 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter
 from prefect.client.schemas.objects import FlowRun
 
-from cgan.errors import CganError
-from cgan.files import write_bytes
+from cgan.base.errors import CganError
+from cgan.base.files import write_bytes
 from flows import pipeline as flow
 from flows import repro
 from flows.pipeline import pipeline

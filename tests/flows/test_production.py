@@ -21,7 +21,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, Settings, temporary_settings
 from prefect.states import Scheduled
 
-from cgan.project import PRODUCTION
+from cgan.pipeline.project import PRODUCTION
 from flows import production
 
 DEPLOY = ROOT / "deploy"

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT, commit
 from sqlalchemy.pool import NullPool
 
-from cgan.errors import CganError
+from cgan.base.errors import CganError
 from cgan.pipeline.params_file import load_params, set_params
 from flows import sweep
 

@@ -11,11 +11,11 @@ import torch
 from conftest import Visitor
 from PIL import Image
 
+from cgan.base.errors import CganError
 from cgan.drawing.class_names import Classes
 from cgan.drawing.generator import Generator
-from cgan.errors import CganError
-from cgan.model.networks import Architecture, GeneratorNetwork, build_generator
-from cgan.model.sampling import draw_latents, render
+from cgan.models.networks import Architecture, GeneratorNetwork, build_generator
+from cgan.models.sampling import draw_latents, render
 from cgan.page.assemble import play_page
 
 LATENT = 12

@@ -11,27 +11,27 @@ import torch
 from conftest import NAMES, ROOT, Project, Visitor, on_a_phone, page_data
 
 from cgan import project
+from cgan.base.errors import DataError, ModelError
+from cgan.base.files import read_json, sha256_of, write_json
+from cgan.data.images import load_images
 from cgan.drawing.card import model_card
 from cgan.drawing.generator import Generator
-from cgan.errors import DataError, ModelError
-from cgan.evaluation import ClassScores, Evaluation, Score
-from cgan.files import read_json, sha256_of, write_json
-from cgan.fitting import Run
-from cgan.images import load_images
-from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
-from cgan.model.model_file import load_generator, save_generator
-from cgan.model.networks import Architecture, build_generator
+from cgan.models.local_score import LocalScoreSampler, LocalScoreSettings
+from cgan.models.model_file import load_generator, save_generator
+from cgan.models.networks import Architecture, build_generator
 from cgan.page.classes import MISREAD, MORE_IMAGES, advice_on, judged_classes
 from cgan.page.image_facts import NEIGHBOURS_SHOWN, tile
 from cgan.page.run_page import page_facts, render_page
 from cgan.page.write_page import write_page
 from cgan.pipeline.params_file import load_params
-from cgan.project import EVALUATION, GENERATOR, RUN_PAGE, TRAIN_DATA, TRAINING
+from cgan.pipeline.project import EVALUATION, GENERATOR, RUN_PAGE, TRAIN_DATA, TRAINING
+from cgan.quality.evaluation import ClassScores, Evaluation, Score
 from cgan.quality.judge import load_judge
 from cgan.quality.likeness import nearest_neighbours
 from cgan.service.provider import GeneratorProvider
 from cgan.stages.page import contents_of
 from cgan.training.auto import Choice, resolve
+from cgan.training.fit import Run
 
 HOSTILE = (
     "<script>document.title='hacked'</script>",

@@ -13,7 +13,7 @@ import yaml
 from conftest import ROOT
 from dvc.utils.serialize import parse_yaml as dvc_reads
 
-from cgan.errors import ParamsError
+from cgan.base.errors import ParamsError
 from cgan.params.checks import check_params, check_section
 from cgan.params.closed import CLOSED
 from cgan.params.presets import PRESETS

@@ -10,8 +10,8 @@ from conftest import moved, noise, sample_digits, trifling, uneven
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cgan.errors import DataError
-from cgan.images import Images, joined
+from cgan.base.errors import DataError
+from cgan.data.images import Images, joined
 from cgan.params.sections import TrainChoices
 from cgan.privacy.asked import Asked
 from cgan.privacy.exposure import exposure, log_distances, may_be_mirrored, pixel_distances

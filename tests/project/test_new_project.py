@@ -6,8 +6,8 @@ import pytest
 import yaml
 from conftest import ROOT, git
 
-from cgan.errors import CganError
-from cgan.pipeline.project.new_project import FIRST_COMMIT, TEMPLATE_FILES, make_project
+from cgan.base.errors import CganError
+from cgan.pipeline.setup.new_project import FIRST_COMMIT, TEMPLATE_FILES, make_project
 
 
 def make(out: str) -> str:

@@ -15,13 +15,12 @@ from conftest import NAMES, TINY, Project, plain, uneven, write_csv, write_folde
 from typer.testing import CliRunner, Result
 
 import cgan
+from cgan.base.errors import CganError, DataError
+from cgan.base.files import read_json, write_json
 from cgan.cli import app
-from cgan.downstream.rounds import METHOD_NAMES
-from cgan.errors import CganError, DataError
-from cgan.files import read_json, write_json
-from cgan.images import Images, joined, load_images, save_images
-from cgan.model.local_score import LocalScoreSampler, LocalScoreSettings
-from cgan.model.networks import Architecture, build_generator
+from cgan.data.images import Images, joined, load_images, save_images
+from cgan.models.local_score import LocalScoreSampler, LocalScoreSettings
+from cgan.models.networks import Architecture, build_generator
 from cgan.params.sections import EvaluateParams, JudgeParams, TrainChoices
 from cgan.pipeline.evidence import answers
 from cgan.pipeline.params_file import load_params
@@ -29,6 +28,7 @@ from cgan.quality import judge as judges
 from cgan.quality.conditions import METRICS
 from cgan.quality.judge import Judge, load_judge, save_judge, silent
 from cgan.stages import evaluate
+from cgan.utility.rounds import METHOD_NAMES
 
 Ask = Callable[..., Any]  # a function of the library, asked as its users may wrongly do, too
 SHORT = JudgeParams(total_kimg=0.2, seed=1)
@@ -43,7 +43,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attacks and classifiers take no time."""
     monkeypatch.setattr("cgan.privacy.membership.PERMUTATIONS", 400)
     monkeypatch.setattr("cgan.privacy.shadows.DRAWINGS", 150)
-    monkeypatch.setattr("cgan.downstream.pretrained.is_installed", lambda: False)
+    monkeypatch.setattr("cgan.utility.pretrained.is_installed", lambda: False)
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_the_command_says_what_cgan_evidence_says(
 ) -> None:
     train, held_out, generator = parts()
     answer = cgan.evidence(train, held_out, generator, folder=".cgan/evidence", **as_asked())
-    monkeypatch.setattr("cgan.downstream.rounds.train_judge", lambda *_, **__: pytest.fail())
+    monkeypatch.setattr("cgan.utility.rounds.train_judge", lambda *_, **__: pytest.fail())
     report = reported("evidence", "evidence", "--seeds", "2")
     assert says_the_same("evidence", answer), "and nothing was trained twice"
     assert report["rounds"] == {"count": 2, "folds": False}

@@ -29,7 +29,7 @@ from conftest import (
 from PIL import Image
 
 import cgan
-from cgan.errors import CganError
+from cgan.base.errors import CganError
 
 Files = dict[str, Any]  # a name → bytes, the target of a link, or what puts something at this path
 Case = tuple[str, Files, str]  # the path to validate, what stands there, what is said

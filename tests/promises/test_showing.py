@@ -32,8 +32,8 @@ from conftest import (
 from PIL import Image
 
 import cgan
-from cgan.downstream.effect import ADVICE
 from cgan.params.sections import EvaluateParams, JudgeParams
+from cgan.utility.effect import ADVICE
 
 
 def pixels(png: str) -> np.ndarray:
@@ -150,10 +150,10 @@ def test_the_code_of_the_page_on_python_runs_as_it_stands(
     write_folder(Path("my-pictures"), data)
     page = (ROOT / "docs/python.md").read_text()
     code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
-    for module in ("downstream.evidence", "quality.evaluate", "privacy.sharing"):
+    for module in ("utility.evidence", "quality.evaluate", "privacy.sharing"):
         monkeypatch.setattr(f"cgan.{module}.JudgeParams", lambda: JudgeParams(total_kimg=0.5))
     monkeypatch.setattr("cgan.privacy.membership.PERMUTATIONS", 200)
-    monkeypatch.setattr("cgan.downstream.pretrained.is_installed", lambda: False)
+    monkeypatch.setattr("cgan.utility.pretrained.is_installed", lambda: False)
     for line, more in {
         "cgan.fit(train, seed=1": ", total_kimg=0.5, batch_size=16",
         "cgan.evaluate(run.generator, train, held_out": ", params=SHORT",

@@ -17,7 +17,7 @@ import pytest
 from conftest import Project, answers, free_port, new_project, sent_once, wait_until
 from mlflow import MlflowClient
 
-from cgan.files import sha256_of
+from cgan.base.files import sha256_of
 
 FIT = """
 import cgan, pathlib, yaml

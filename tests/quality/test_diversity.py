@@ -7,7 +7,7 @@ import torch
 from conftest import sample_digits, trifling
 from torch import Tensor
 
-from cgan.images import Images
+from cgan.data.images import Images
 from cgan.quality.diversity import diversity_by_class, diversity_score, nearest_distance
 from cgan.quality.intervals import Estimate
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cgan.images import Images
+from cgan.data.images import Images
 from cgan.params.sections import EvaluateParams
 from cgan.quality.accuracies import drawn_accuracies, heldout_accuracies
 from cgan.quality.conditions import Conditions

@@ -11,9 +11,9 @@ from conftest import CPU, sample_digits, uneven
 from scipy.ndimage import affine_transform
 from torch.nn import functional as F  # noqa: N812
 
-from cgan.errors import ModelError, TrainingError
-from cgan.images import Images
-from cgan.model.model_file import digest_of, save_tensors
+from cgan.base.errors import ModelError, TrainingError
+from cgan.data.images import Images
+from cgan.models.model_file import digest_of, save_tensors
 from cgan.params.sections import JudgeParams
 from cgan.quality import judge as judges
 from cgan.quality.judge import Judge, accuracy, load_judge, predict, train_judge

@@ -10,7 +10,7 @@ from scipy.ndimage import rotate
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from cgan.images import Images
+from cgan.data.images import Images
 from cgan.quality import likeness
 from cgan.quality.likeness import find_near_copies, nearest_neighbours, pairwise_distances
 

@@ -13,18 +13,17 @@ import torch
 from conftest import CPU, plain, uneven
 from torch import Tensor
 
-from cgan.errors import DataError
-from cgan.evaluation import ClassScores, Evaluation, Score
-from cgan.images import Images
-from cgan.model.hardware import choose_hardware
-from cgan.model.networks import Architecture, build_generator
+from cgan.base.errors import DataError
+from cgan.data.images import Images
+from cgan.models.hardware import choose_hardware
+from cgan.models.networks import Architecture, build_generator
 from cgan.params.sections import EvaluateParams, JudgeParams
-from cgan.proportions import mean_share, wilson_interval
 from cgan.quality import intervals, likeness
 from cgan.quality import judge as judges
 from cgan.quality.accuracies import accuracy_of_guesses, gan_train
 from cgan.quality.conditions import METRICS, Conditions, labels_to_draw, rows_in_class_mix
 from cgan.quality.diversity import diversity_by_class
+from cgan.quality.evaluation import ClassScores, Evaluation, Score
 from cgan.quality.feature_metrics import MAX_BLOCKS, NEIGHBOURS, neighbour_shares
 from cgan.quality.judge import (
     accuracy,
@@ -35,6 +34,7 @@ from cgan.quality.judge import (
 )
 from cgan.quality.likeness import find_near_copies
 from cgan.quality.metric import Metric
+from cgan.quality.proportions import mean_share, wilson_interval
 from cgan.training.monitoring import deviation_by_class
 
 PARAMS = EvaluateParams(samples=100, gan_train_kimg=0.0, seed=1)

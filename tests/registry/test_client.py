@@ -13,8 +13,8 @@ from conftest import add_version
 from mlflow import MlflowClient
 from typer.testing import CliRunner
 
+from cgan.base.errors import CganError
 from cgan.cli import app
-from cgan.errors import CganError
 from cgan.pipeline.registry.client import (
     CHALLENGER,
     PREVIOUS_CHAMPION,

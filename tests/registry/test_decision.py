@@ -10,21 +10,21 @@ import pytest
 import torch
 from conftest import CPU, ROOT, sample_digits
 
-from cgan.evaluation import ClassScores, Evaluation, Score
-from cgan.images import Images
-from cgan.model.networks import Architecture, build_generator
+from cgan.base.report import in_words
+from cgan.data.images import Images
+from cgan.models.networks import Architecture, build_generator
 from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.registry.checks import CHAMPION, DRAWINGS, Check, decide, tables_of
 from cgan.pipeline.registry.drawings import Drawings
 from cgan.pipeline.registry.rows import check_group
-from cgan.proportions import wilson_interval
 from cgan.quality.class_shift import Shift
 from cgan.quality.conditions import METRICS, Conditions
+from cgan.quality.evaluation import ClassScores, Evaluation, Score
 from cgan.quality.intervals import Estimate
 from cgan.quality.judge import Accuracy, accuracy_from_confusion, train_judge
 from cgan.quality.outliers import Excess, OutlierModels
-from cgan.report import in_words
+from cgan.quality.proportions import wilson_interval
 
 LIMITS = load_params(ROOT / "params.yaml").gate
 NOT_WORSE, MET = {"against_champion": "not_worse"}, "every limit"

@@ -14,20 +14,20 @@ import pytest
 from conftest import ROOT, Project, fit_again, gated, of_store, write_params
 from mlflow import MlflowClient
 
+from cgan.base.errors import CganError, ModelError
+from cgan.base.files import read_json, write_json
+from cgan.data.images import load_images, save_images
 from cgan.drawing.generator import Generator
-from cgan.errors import CganError, ModelError
-from cgan.files import read_json, write_json
-from cgan.images import load_images, save_images
-from cgan.model.model_file import load_generator, save_generator
-from cgan.model.networks import Architecture, build_generator
-from cgan.model.sampling import encode_png
+from cgan.models.model_file import load_generator, save_generator
+from cgan.models.networks import Architecture, build_generator
+from cgan.models.sampling import encode_png
 from cgan.pipeline.params_file import load_params
+from cgan.pipeline.project import GATE_REPORT, GENERATOR, JUDGE, RUN_LOCATION
 from cgan.pipeline.registry import judging
 from cgan.pipeline.registry.checks import CHAMPION, DRAWINGS, decide
 from cgan.pipeline.registry.client import open_registry
 from cgan.pipeline.registry.rows import ROWS
 from cgan.pipeline.tracking.store import experiment_id
-from cgan.project import GATE_REPORT, GENERATOR, JUDGE, RUN_LOCATION
 from cgan.quality.judge import load_judge, save_judge
 
 GOOD, WORSE = 150, 20  # steps of a fit beside the champion

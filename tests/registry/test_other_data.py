@@ -22,8 +22,8 @@ from conftest import (
     write_params,
 )
 
-from cgan.errors import ModelError
-from cgan.images import Images
+from cgan.base.errors import ModelError
+from cgan.data.images import Images
 from cgan.pipeline.inputs import Inputs
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.registry import todays_data

@@ -8,12 +8,12 @@ import pytest
 from conftest import NAMES, ROOT, Project
 from rich.console import Console
 
-from cgan.errors import CganError
-from cgan.evaluation import Evaluation
-from cgan.files import read_json
+from cgan.base.errors import CganError
+from cgan.base.files import read_json
+from cgan.pipeline.project import EVALUATION, TRAINING
 from cgan.pipeline.registry.status import status
 from cgan.pipeline.runs.report import summary
-from cgan.project import EVALUATION, TRAINING
+from cgan.quality.evaluation import Evaluation
 
 EVIL = "\x1b[2J\x1b]0;owned\x07[red]deconv[/red]"
 

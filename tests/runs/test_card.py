@@ -10,13 +10,13 @@ import yaml
 from markdown_it import MarkdownIt
 from typer.testing import CliRunner
 
+from cgan.base.errors import CganError
+from cgan.base.report import in_markdown
 from cgan.cli import app
 from cgan.drawing.card import model_card
 from cgan.drawing.class_names import names_in
-from cgan.errors import CganError
-from cgan.evaluation import Evaluation, Score
-from cgan.project import EVALUATION, GENERATOR
-from cgan.report import in_markdown
+from cgan.pipeline.project import EVALUATION, GENERATOR
+from cgan.quality.evaluation import Evaluation, Score
 
 HEAD = re.compile(r"^---\n([\S\s]*?)\n---[ \t]*\n")  # as the Hub's server finds it
 NASTY = [

@@ -10,14 +10,14 @@ from conftest import Project
 from typer.testing import CliRunner
 
 import cgan
+from cgan.base.errors import CganError, ModelError
 from cgan.cli import app
-from cgan.errors import CganError, ModelError
-from cgan.evaluation import Evaluation, Score
+from cgan.pipeline.project import EVALUATION, GENERATOR, TRAINING
 from cgan.pipeline.registry.recorded_run import RecordedRun, find
 from cgan.pipeline.runs.report import summary
-from cgan.project import EVALUATION, GENERATOR, TRAINING
 from cgan.quality.comparison import Change, Comparison, compare
 from cgan.quality.conditions import METRICS
+from cgan.quality.evaluation import Evaluation, Score
 
 
 def better(evaluation: Evaluation, **context: object) -> Evaluation:

@@ -10,12 +10,12 @@ from unittest.mock import Mock
 import pytest
 from conftest import a_model, add_version, running, wait_until
 
+from cgan.base.errors import ModelError
 from cgan.drawing.generator import Generator
 from cgan.drawing.picture import compose
-from cgan.errors import ModelError
-from cgan.model.file_facts import read_facts
-from cgan.model.model_file import load_generator
-from cgan.model.sampling import encode_png
+from cgan.models.file_facts import read_facts
+from cgan.models.model_file import load_generator
+from cgan.models.sampling import encode_png
 from cgan.pipeline.registry.client import Registry, open_registry
 from cgan.pipeline.runs.card import known_evaluation
 from cgan.service.provider import GeneratorProvider

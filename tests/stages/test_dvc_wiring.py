@@ -12,7 +12,7 @@ import yaml
 from conftest import ROOT, closure, source_of
 
 from cgan import project
-from cgan.errors import ParamsError
+from cgan.base.errors import ParamsError
 from cgan.stages import params as params_stage
 
 DVC: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
@@ -30,7 +30,7 @@ CHANGES_NO_RESULT = {
     # Where MLflow keeps a generator: a stage loads a file. How long it will take.
     *("cgan.pipeline.registry.recorded_run", "cgan.pipeline.progress"),
     # Starts the stage; holds the paths, which dvc.yaml holds too.
-    *("cgan.stages.runner", "cgan.project"),
+    *("cgan.stages.runner", "cgan.pipeline.project"),
     # Words for the user, how a notebook shows an object, and how bytes get to the disk, not which.
     *(f"cgan.{name}" for name in ("errors", "notebook", "settings", "text", "files")),
     # The values of params.yaml are under `params`, and the defaults of keys that it lacks are in what the

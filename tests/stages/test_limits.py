@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks.synthetic_csv import write_csv as write_large_csv
 from cgan.drawing.generator import Generator
-from cgan.evaluation import Evaluation
+from cgan.quality.evaluation import Evaluation
 from cgan.training.state import estimate_batch_norm
 
 STAGES = [*yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]]

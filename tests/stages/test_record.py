@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from conftest import LOG_EVERY, STEPS, Project, Store, answers, free_port, started, wait_until
 
-from cgan.errors import CganError, TrackingError
-from cgan.evaluation import Evaluation, Score
-from cgan.files import locked, read_json, write_bytes, write_json
-from cgan.pipeline.tracking.run import open_run, read_training
-from cgan.project import (
+from cgan.base.errors import CganError, TrackingError
+from cgan.base.files import locked, read_json, write_bytes, write_json
+from cgan.base.report import in_markdown
+from cgan.base.text import percent
+from cgan.pipeline.project import (
     CARD,
     EVALUATION,
     LOSSES,
@@ -34,11 +34,11 @@ from cgan.project import (
     training_folder,
     training_lock,
 )
+from cgan.pipeline.tracking.run import open_run, read_training
 from cgan.quality.conditions import METRICS
+from cgan.quality.evaluation import Evaluation, Score
 from cgan.quality.metric import Metric
-from cgan.report import in_markdown
 from cgan.stages import evaluate, page, record
-from cgan.text import percent
 from cgan.training.records import preview_paths
 
 LEFT = [path for paths in record.FILES.values() for path in paths]

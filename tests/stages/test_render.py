@@ -10,9 +10,9 @@ import yaml
 from conftest import ROOT, Project
 from PIL import Image
 
-from cgan.contact_sheet import add_row_names, image_grid, layout
-from cgan.model.model_file import load_generator
-from cgan.project import BESIDE_REAL, GENERATOR, REAL_SAMPLES
+from cgan.data.contact_sheet import add_row_names, image_grid, layout
+from cgan.models.model_file import load_generator
+from cgan.pipeline.project import BESIDE_REAL, GENERATOR, REAL_SAMPLES
 from cgan.stages import render
 
 STAGE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["render"]

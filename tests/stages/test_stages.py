@@ -12,7 +12,7 @@ from conftest import copy_code, ended
 PROBE = """
 import logging, os, signal, sys
 from pathlib import Path
-from cgan.errors import *
+from cgan.base.errors import *
 from cgan.stages.runner import run_stage
 def main():
     logging.getLogger("cgan.stages.probe").info("working")
@@ -63,9 +63,12 @@ def test_what_the_user_or_the_machine_lacks_is_a_message_alone(
     ("body", "name"),
     [
         ("Path('params.yaml').write_text('# other')", "params.yaml"),
-        ("import cgan.files; Path(cgan.files.__file__).write_text('# other')", "files.py"),
+        (
+            "import cgan.base.files; Path(cgan.base.files.__file__).write_text('# other')",
+            "files.py",
+        ),
         # Changed before it is imported: the stage ran with a text that DVC never saw.
-        ("Path('cgan/git.py').write_text('x = 1'); import cgan.git", "git.py"),
+        ("Path('cgan/base/git.py').write_text('x = 1'); import cgan.base.git", "git.py"),
         ("Path('cgan/stages/render.py').write_text('# for this stage of no use')", ""),
     ],
 )

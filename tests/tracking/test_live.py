@@ -12,10 +12,10 @@ import pytest
 from conftest import LOGGED, PARAMS, Store, free_port, log_steps, training, wait_until
 from mlflow import MlflowClient
 
-from cgan.errors import Interrupted
-from cgan.files import read_json
+from cgan.base.errors import Interrupted
+from cgan.base.files import read_json
+from cgan.pipeline.project import TRAINING
 from cgan.pipeline.tracking.run import TrainingRecord, open_run
-from cgan.project import TRAINING
 
 SAID = "cannot be used now"
 

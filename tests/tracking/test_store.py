@@ -8,8 +8,8 @@ from unittest.mock import Mock
 import pytest
 from conftest import Store, environment, free_port
 
-from cgan.errors import CganError
-from cgan.hosts import without_credentials
+from cgan.base.errors import CganError
+from cgan.base.hosts import without_credentials
 from cgan.pipeline.runs.ui import serve_ui
 from cgan.pipeline.tracking.store import (
     artifact_root,

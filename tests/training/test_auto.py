@@ -4,8 +4,8 @@ import pytest
 import torch
 from conftest import sample_digits
 
-from cgan.errors import DataError
-from cgan.images import Images
+from cgan.base.errors import DataError
+from cgan.data.images import Images
 from cgan.params.sections import TrainChoices
 from cgan.training import auto
 from cgan.training.auto import MAX_EASY_DISTANCE, MAX_SAMPLE, choose, choose_gan, measure_neighbours

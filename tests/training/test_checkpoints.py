@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cgan.errors import ModelError
+from cgan.base.errors import ModelError
 from cgan.training.state import load_checkpoint, save_checkpoint
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from conftest import CPU, closure, copy_code, params_of
 
-from cgan.files import fingerprint
-from cgan.images import Images
-from cgan.model.hardware import Hardware
+from cgan.base.files import fingerprint
+from cgan.data.images import Images
+from cgan.models.hardware import Hardware
 from cgan.params.sections import TrainParams
 from cgan.training import fingerprint as fingerprints
 
@@ -17,14 +17,14 @@ TRAIN = params_of()
 
 CHANGES_NO_WEIGHT = {
     # What it reads is compared with its digest, and the digest is in the fingerprint.
-    "cgan.images",
+    "cgan.data.images",
     # Probes and previews look at the averaged generator; `test_probes_…` in test_monitoring.py.
-    *("cgan.quality.judge", "cgan.proportions"),
-    "cgan.contact_sheet",
+    *("cgan.quality.judge", "cgan.quality.proportions"),
+    "cgan.data.contact_sheet",
     # The values are in the fingerprint; `total_steps`, which is computed there, has a test in test_params.py.
     "cgan.params.sections",
     # How bytes get to the disk, not which; words for the user.
-    *("cgan.files", "cgan.errors", "cgan.settings", "cgan.text"),
+    *("cgan.base.files", "cgan.base.errors", "cgan.base.settings", "cgan.base.text"),
 }
 
 
@@ -86,7 +86,7 @@ def test_another_torch_format_or_line_that_computes_changes_it(
     copy_code(tmp_path)
     monkeypatch.setattr(fingerprints, "PACKAGE", tmp_path / "cgan")
     assert fingerprint_of()[0] == FINGERPRINT, "the same text, elsewhere"
-    for name in ("training/update", "model/networks"):
+    for name in ("training/update", "models/networks"):
         with (tmp_path / f"cgan/{name}.py").open("a") as source:
             source.write("# a comment included\n")
         assert differing(fingerprint_of()[1]) == {"code"}

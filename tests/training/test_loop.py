@@ -16,10 +16,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from cgan.errors import TrainingError
-from cgan.images import Images
-from cgan.model.hardware import Hardware, choose_hardware
-from cgan.model.networks import Architecture, build_generator
+from cgan.base.errors import TrainingError
+from cgan.data.images import Images
+from cgan.models.hardware import Hardware, choose_hardware
+from cgan.models.networks import Architecture, build_generator
 from cgan.params.sections import TrainParams
 from cgan.quality.judge import Judge
 from cgan.training import loop, update

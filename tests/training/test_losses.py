@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from cgan.model.networks import Architecture, build_discriminator
+from cgan.models.networks import Architecture, build_discriminator
 from cgan.training.update import LEAST_SQUARES, LOGISTIC, r1_penalty, slope_ratio
 
 LOGITS = [-3.0, 0.0, 0.5, 2.0]

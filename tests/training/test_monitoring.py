@@ -8,8 +8,8 @@ import torch
 from conftest import CPU, DATA, Recorded, digest, params_of, plain, stop_after, straight, uneven
 from torch import Tensor
 
-from cgan.images import Images
-from cgan.model.networks import Architecture, GeneratorNetwork
+from cgan.data.images import Images
+from cgan.models.networks import Architecture, GeneratorNetwork
 from cgan.params.sections import JudgeParams
 from cgan.quality.judge import Judge, train_judge
 from cgan.training import monitoring

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from conftest import TINY, UNEVEN, Store, remade, uneven, wait_until, write_params
 
-from cgan.files import read_json
-from cgan.project import DISCRIMINATOR, GENERATOR, LOSSES, PREVIEWS, PROBES, TRAINING
+from cgan.base.files import read_json
+from cgan.pipeline.project import DISCRIMINATOR, GENERATOR, LOSSES, PREVIEWS, PROBES, TRAINING
 from cgan.stages import train
 from cgan.training import loop
 

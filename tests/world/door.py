@@ -199,8 +199,8 @@ def closure(module: str, without: Iterable[str] = ()) -> set[str]:
 
     graph = grimp.build_graph("cgan", cache_dir=None, exclude_type_checking_imports=True)
     # Methods that show and divide images. Whoever calls them, and is a stage, imports these, too.
-    for shown in ("cgan.contact_sheet", "cgan.report", "cgan.splitting"):
-        graph.remove_import(importer="cgan.images", imported=shown)
+    for shown in ("cgan.data.contact_sheet", "cgan.base.report", "cgan.data.splitting"):
+        graph.remove_import(importer="cgan.data.images", imported=shown)
     found, waiting = set[str](), {module}
     while waiting:
         name = waiting.pop()

@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from cgan.images import Images, pixels_digest
-from cgan.model.model_file import save_generator
-from cgan.model.networks import Architecture, build_generator
-from cgan.model.sampling import encode_png
-from cgan.readers.sources import mnist_sample
+from cgan.data.images import Images, pixels_digest
+from cgan.data.read import mnist_sample
+from cgan.models.model_file import save_generator
+from cgan.models.networks import Architecture, build_generator
+from cgan.models.sampling import encode_png
 
 HEIGHT, WIDTH = 8, 12
 NAMES = ["pear", "apple", "fig"]  # as sorted: 1, 2, 0

@@ -86,7 +86,7 @@ def kaggle(
     known = {"HOME": str(tmp_path), "KAGGLE_USERNAME": "someone", "KAGGLE_KEY": KEY}
     for name, value in known.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("cgan.readers.kaggle.RETRY_DELAYS_S", (0.01, 0.01))
+    monkeypatch.setattr("cgan.data.kaggle.RETRY_DELAYS_S", (0.01, 0.01))
     # Kaggle's library looks at the source of every caller to name itself: half a second a request.
     monkeypatch.setattr("kagglehub.clients.get_user_agent", lambda: "kagglehub")
     with contextlib.ExitStack() as running:

@@ -21,11 +21,11 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from cgan.files import sha256_of, write_json
-from cgan.images import Images, load_images
-from cgan.model.model_file import load_tensors, save_generator
-from cgan.model.networks import Architecture, GeneratorNetwork, build_generator
-from cgan.project import CSV, DATA_SOURCE, GATE_REPORT, GENERATOR, RUN_LOCATION, TRAIN_DATA
+from cgan.base.files import sha256_of, write_json
+from cgan.data.images import Images, load_images
+from cgan.models.model_file import load_tensors, save_generator
+from cgan.models.networks import Architecture, GeneratorNetwork, build_generator
+from cgan.pipeline.project import CSV, DATA_SOURCE, GATE_REPORT, GENERATOR, RUN_LOCATION, TRAIN_DATA
 from world.door import ROOT, commit, run, started, wait_until, write_params
 from world.images import UNEVEN, uneven, write_csv
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cgan.files import write_bytes
+from cgan.base.files import write_bytes
 from cgan.pipeline.params_file import load_params
-from cgan.project import training_folder
+from cgan.pipeline.project import training_folder
 from cgan.training.auto import resolve
 from world.door import ROOT, on_a_thread, run
 from world.images import a_model

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from cgan.model.hardware import Hardware
-from cgan.model.model_file import digest_of
+from cgan.models.hardware import Hardware
+from cgan.models.model_file import digest_of
 from cgan.params.sections import TrainChoices, TrainParams
 from cgan.training.auto import resolve
 from cgan.training.loop import TrainingResult, train

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cgan.errors import CganError
+from cgan.base.errors import CganError
 from cgan.pipeline.options import DATA_PANEL
 
 app = typer.Typer()
@@ -23,10 +23,10 @@ def validate(
     If FILE holds no valid labelled images, it says which row, column or file is wrong. In a project, it also
     says what a run with these images will do.
     """
+    from cgan.data.read import read_source
+    from cgan.data.splitting import with_groups
+    from cgan.data.validation import validation
     from cgan.params.sections import DataParams, ValidateParams
-    from cgan.readers.sources import read_source
-    from cgan.readers.validation import validation
-    from cgan.splitting import with_groups
 
     project_params, params, source = None, ValidateParams(), DataParams()
     if Path("params.yaml").is_file():

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from cgan.images import Images
+from cgan.data.images import Images
+from cgan.data.splitting import split_images
+from cgan.data.validation import describe_counts
 from cgan.page.classes import too_few_held_out
 from cgan.params.sections import DataParams, Params
-from cgan.project import RUN_PAGE
-from cgan.readers.validation import describe_counts
-from cgan.splitting import split_images
+from cgan.pipeline.project import RUN_PAGE
 from cgan.training.auto import choose
 
 

@@ -8,17 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from cgan.downstream.evidence import Evidence, evidence
+from cgan.base.errors import CganError, DataError, TrackingError
+from cgan.data.images import Images, image_digests, joined, load_images
+from cgan.data.read import read_source
 from cgan.drawing.generator import Generator
-from cgan.errors import CganError, DataError, TrackingError
-from cgan.evaluation import Evaluation
-from cgan.images import Images, image_digests, joined, load_images
 from cgan.params.sections import Params
 from cgan.pipeline.inputs import Inputs
 from cgan.pipeline.progress import progress
-from cgan.pipeline.tracking.run import open_run, read_training
-from cgan.privacy.sharing import Sharing, sharing
-from cgan.project import (
+from cgan.pipeline.project import (
     EVALUATION,
     EVIDENCE,
     GENERATOR,
@@ -29,7 +26,10 @@ from cgan.project import (
     TRAINING,
     home,
 )
-from cgan.readers.sources import read_source
+from cgan.pipeline.tracking.run import open_run, read_training
+from cgan.privacy.sharing import Sharing, sharing
+from cgan.quality.evaluation import Evaluation
+from cgan.utility.evidence import Evidence, evidence
 
 MIN_HELD_OUT = 50  # images of each class; with fewer, folds test all that there are
 DEFAULT_ROUNDS = 5  # folds, or seeds

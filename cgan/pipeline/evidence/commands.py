@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cgan.pipeline.options import JUDGE_PANEL, PerClass, announce, from_2_to_20
-from cgan.project import require_project
+from cgan.pipeline.project import require_project
 
 app = typer.Typer()
 

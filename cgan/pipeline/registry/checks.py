@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+from cgan.base.report import Interval, Kind, Number, Table, in_words
+from cgan.base.text import listed
 from cgan.params.sections import GateParams
-from cgan.report import Interval, Kind, Number, Table, in_words
-from cgan.text import listed
 
 # Groups of rows: the headings of their tables.
 DATA, DRAWINGS, CHAMPION = "Today's data", "Limits", "Beside the champion"

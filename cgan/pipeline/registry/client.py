@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cgan.errors import CganError, ModelError, TrackingError
-from cgan.hosts import without_credentials
+from cgan.base.errors import CganError, ModelError, TrackingError
+from cgan.base.hosts import without_credentials
+from cgan.pipeline.project import TRAIN_AGAIN, project_root
 from cgan.pipeline.tracking import store
 from cgan.pipeline.tracking.run import model_of
-from cgan.project import TRAIN_AGAIN, project_root
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cgan.errors import CganError, ModelError
+from cgan.base.errors import CganError, ModelError
+from cgan.base.text import printable
 from cgan.pipeline.options import PRODUCTION_PANEL, announce
-from cgan.project import BLOCKED_EXIT_CODE, require_project
-from cgan.text import printable
+from cgan.pipeline.project import BLOCKED_EXIT_CODE, require_project
 
 if TYPE_CHECKING:
     from cgan.pipeline.registry.client import Registry

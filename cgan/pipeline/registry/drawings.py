@@ -8,16 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cgan.evaluation import Evaluation
+from cgan.base.report import Kind, in_words
+from cgan.base.text import listed, percent
 from cgan.params.sections import GateParams
 from cgan.pipeline.registry.checks import Finding, largest
 from cgan.quality.class_shift import Moments, Shift, largest_shifts
 from cgan.quality.conditions import Conditions
+from cgan.quality.evaluation import Evaluation
 from cgan.quality.intervals import Estimate, critical_t, falls_short, falls_short_of_real
 from cgan.quality.judge import predict
 from cgan.quality.outliers import Excess, OutlierModels, Samples
-from cgan.report import Kind, in_words
-from cgan.text import listed, percent
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from cgan import project
-from cgan.errors import ModelError
-from cgan.files import read_json, sha256_of
-from cgan.model.file_facts import Facts, read_facts
+from cgan.base.errors import ModelError
+from cgan.base.files import read_json, sha256_of
+from cgan.base.report import Report
+from cgan.models.file_facts import Facts, read_facts
 from cgan.params.sections import Params
+from cgan.pipeline import project
 from cgan.pipeline.registry.checks import Check, decide, tables_of
 from cgan.pipeline.registry.client import (
     GATE_FOLDER,
@@ -28,7 +29,6 @@ from cgan.pipeline.registry.client import (
 )
 from cgan.pipeline.tracking.store import strip_markdown
 from cgan.pipeline.tracking.tags import GENERATOR_SHA256_TAG, RUN_KEY_TAG
-from cgan.report import Report
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

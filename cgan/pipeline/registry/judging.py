@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from cgan.errors import ModelError
-from cgan.model.file_facts import Facts
-from cgan.model.hardware import compute_deterministically
-from cgan.model.model_file import load_generator
+from cgan.base.errors import ModelError
+from cgan.models.file_facts import Facts
+from cgan.models.hardware import compute_deterministically
+from cgan.models.model_file import load_generator
 from cgan.params.sections import Params
 from cgan.pipeline.inputs import Inputs
 from cgan.pipeline.registry.checks import CHAMPION, DATA, DRAWINGS, Check

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cgan.errors import CganError, ModelError
-from cgan.evaluation import Evaluation
-from cgan.model.file_facts import read_facts
+from cgan.base.errors import CganError, ModelError
+from cgan.models.file_facts import read_facts
+from cgan.pipeline.project import EVALUATION, GENERATOR, TRAINING
 from cgan.pipeline.registry.client import model_name, open_registry
 from cgan.pipeline.tracking.run import TrainingRecord, read_training
-from cgan.project import EVALUATION, GENERATOR, TRAINING
+from cgan.quality.evaluation import Evaluation
 
 
 @dataclass(frozen=True)

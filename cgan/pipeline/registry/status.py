@@ -8,14 +8,14 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from cgan.errors import CganError
-from cgan.files import read_json
+from cgan.base.errors import CganError
+from cgan.base.files import read_json
+from cgan.base.text import printable
 from cgan.pipeline.params_file import load_params
+from cgan.pipeline.project import DATA_SOURCE, DVC_LOCK, home
 from cgan.pipeline.registry.client import SUMMARY, open_registry
 from cgan.pipeline.tracking.store import experiment_name, is_absent, store_uri
 from cgan.pipeline.tracking.tags import QUALITY_TAG, SOURCE_TAG
-from cgan.project import DATA_SOURCE, DVC_LOCK, home
-from cgan.text import printable
 
 IS_TRAINING = f"tags.`{SOURCE_TAG}` = 'cgan.stages.train'"
 

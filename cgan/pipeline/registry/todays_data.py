@@ -16,18 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cgan.model.model_file import load_tensors, save_tensors
+from cgan.base.text import percent
+from cgan.models.model_file import load_tensors, save_tensors
 from cgan.params.sections import GateParams
 from cgan.pipeline.inputs import Inputs
+from cgan.pipeline.project import JUDGE
 from cgan.pipeline.registry.checks import Finding, largest
 from cgan.pipeline.registry.client import GATE_FOLDER, Registry, Version
 from cgan.pipeline.registry.drawings import largest_excess, largest_shift
-from cgan.project import JUDGE
-from cgan.proportions import joint_z
 from cgan.quality.class_shift import Moments, Shift, largest_shifts
 from cgan.quality.judge import Judge, load_judge, predict
 from cgan.quality.outliers import Excess, OutlierModels, Samples
-from cgan.text import percent
+from cgan.quality.proportions import joint_z
 
 KEPT_FILE = "training_data.safetensors"
 MAX_JUDGED = 5000  # images, at most, that the version's judge sees

@@ -4,15 +4,15 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+from cgan.base.errors import CganError
+from cgan.base.files import read_json, write_text
 from cgan.drawing.card import model_card
 from cgan.drawing.drawings import new_folder
 from cgan.drawing.generator import Generator
-from cgan.errors import CganError
-from cgan.evaluation import Evaluation, stated_evaluation
-from cgan.files import read_json, write_text
-from cgan.model.model_file import save_generator
+from cgan.models.model_file import save_generator
+from cgan.pipeline.project import CARD, EVALUATION, GENERATOR, GRID, SHARING
 from cgan.privacy import GIVES_AWAY
-from cgan.project import CARD, EVALUATION, GENERATOR, GRID, SHARING
+from cgan.quality.evaluation import Evaluation, stated_evaluation
 
 
 def write_card_folder(generator: Generator, folder: Path, *, anyway: bool = False) -> str:

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
+from cgan.base.report import Report, Table
 from cgan.pipeline.registry.recorded_run import find
 from cgan.quality.comparison import compare
-from cgan.report import Report, Table
 
 
 def compare_runs(a: str, b: str) -> Report:

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cgan.errors import CganError
-from cgan.files import read_json
-from cgan.hosts import is_server, mlflow_page
-from cgan.pipeline.registry.recorded_run import ProjectRun
-from cgan.project import (
+from cgan.base.errors import CganError
+from cgan.base.files import read_json
+from cgan.base.hosts import is_server, mlflow_page
+from cgan.pipeline.project import (
     BESIDE_REAL,
     EVALUATION,
     GENERATOR,
@@ -19,6 +18,7 @@ from cgan.project import (
     RUN_PAGE,
     TRAINING,
 )
+from cgan.pipeline.registry.recorded_run import ProjectRun
 
 UI = "http://127.0.0.1:5000"  # of `cgan ui` and `make up`
 

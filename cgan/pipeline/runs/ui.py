@@ -7,8 +7,8 @@ from typing import NoReturn
 
 import typer
 
-from cgan import hosts
-from cgan.errors import CganError
+from cgan.base import hosts
+from cgan.base.errors import CganError
 from cgan.pipeline.tracking import store
 
 

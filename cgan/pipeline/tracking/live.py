@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
+from cgan.pipeline.project import SOURCE_FOLDER, project_root
 from cgan.pipeline.tracking import store
 from cgan.pipeline.tracking.run import Run, TrainingRecord
-from cgan.project import SOURCE_FOLDER, project_root
 
 PATIENCE_S = 15.0  # for what is still to be sent at the end
 

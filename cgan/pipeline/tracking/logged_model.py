@@ -7,15 +7,15 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from cgan import git
-from cgan.project import PACKAGE
+from cgan.base import git
+from cgan.pipeline.project import PACKAGE
 
 log = logging.getLogger(__name__)
 
 # `mlflow_model` and all that it imports, except the registry. A test compares.
 DRAWING_CODE = (
-    *("__init__.py", "contact_sheet.py", "errors.py", "files.py", "images.py", "report.py"),
-    *("settings.py", "text.py", "model/*.py", "drawing/*.py"),
+    *("__init__.py", "base/*.py", "data/__init__.py", "data/contact_sheet.py", "data/images.py"),
+    *("models/*.py", "drawing/*.py"),
 )
 REQUIRED = "torch", "numpy", "pandas", "pillow", "safetensors"
 NOTE = """\

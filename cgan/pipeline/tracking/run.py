@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from cgan.errors import TrackingError
-from cgan.files import read_json
-from cgan.hosts import without_credentials
+from cgan.base.errors import TrackingError
+from cgan.base.files import read_json
+from cgan.base.hosts import without_credentials
+from cgan.pipeline.project import project_root
 from cgan.pipeline.tracking import store
 from cgan.pipeline.tracking.tags import RUN_KEY_TAG
-from cgan.project import project_root
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

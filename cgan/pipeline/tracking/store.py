@@ -11,9 +11,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cgan.files import locked, replacing
-from cgan.hosts import is_server, without_credentials
-from cgan.project import STRIP, home, project_root
+from cgan.base.files import locked, replacing
+from cgan.base.hosts import is_server, without_credentials
+from cgan.pipeline.project import STRIP, home, project_root
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

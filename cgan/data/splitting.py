@@ -1,0 +1,208 @@
+"""Divides images into those to train on, those held out and those to test on.
+
+Images that belong together stay on one side: a *unit* is an image with its copies, the images of its group,
+and the copies and groups of these. Near copies can be made groups (`group: auto`), or are reported.
+"""
+
+import re
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cgan.base.errors import DataError
+from cgan.base.settings import setting
+from cgan.base.text import listed
+from cgan.data.images import SPLITS, Images, IntArray, first_copies, image_digests
+
+# One more than `NEIGHBOURS` in cgan.quality, the number of other images that metrics need for each.
+MIN_HELD_OUT = 6
+# Two images of a class are near copies where their correlation, as thumbnails, is above MIN_CORRELATION. So
+# three quarters of photographs of tiles, which were taken several times each, have a near copy on the other
+# side of the split, and 2.6 % of digits, no hand signs and no letters.
+THUMBNAIL = 32  # pixels a side, at most
+MIN_CORRELATION = 0.975
+# A note says so where a larger fraction of the held-out images has one. Chosen by hand, above that of digits.
+MAX_NEAR_COPIES = 0.05
+MAX_QUERIES = 5_000  # held-out images for which near copies are sought
+
+
+def split_images(
+    images: Images, fraction: float, seed: int, group_by: str | None = None
+) -> tuple[Images, Images, Images]:
+    """Images to train on, those held out, and those to test on: the source's own split, or the `fraction`
+    that `stratified_split` holds out by `seed`. With `group_by`, images get the groups of `with_groups`
+    first. `notes` of those held out are what a reader should know.
+
+    Raises DataError where a class cannot be held out, or `group_by` does not fit the images.
+    """
+    if group_by:
+        images = with_groups(images, group_by)
+    if not 0 < fraction < 1:
+        raise DataError(f"expected a fraction above 0 and below 1 to hold out, found {fraction}.")
+    notes = [*images.notes]
+    splits = np.zeros(len(images)) if images.splits is None else images.splits
+    train, held_out, test = (np.flatnonzero(splits == number) for number in range(len(SPLITS)))
+    if not len(held_out):
+        part = images if len(train) == len(images) else images.at(train)
+        kept, held = stratified_split(part, fraction, seed)
+        train, held_out = train[kept], train[held]
+    if images.splits is not None:
+        units = units_of(images)
+        held_out, of_val = _without_leaks(images, units, train, held_out, "val")
+        test, of_test = _without_leaks(images, units, train, test, "test")
+        notes += of_val + of_test
+    on_one_side = np.setxor1d(images.labels[train], images.labels[held_out])
+    if len(on_one_side):
+        names = [images.class_names[label] for label in on_one_side]
+        raise DataError(
+            f"expected images of each class to train on, and others to hold out; all of {listed(names)} are "
+            "on one side, for want of at least 2 distinct images or groups that are of no other class. Add "
+            "images, make smaller groups, or remove val: a part of train is held out then."
+        )
+    if len(held_out) < MIN_HELD_OUT:
+        raise DataError(
+            f"{len(held_out)} images are held out, expected at least {MIN_HELD_OUT}: from fewer no metric "
+            f"can be had. Add images, or hold out a larger fraction "
+            f"({setting('preprocess.holdout_fraction')})."
+        )
+    if group_by != "auto":  # `auto` keeps near copies on one side already
+        notes += _near_copies_notes(images, train, held_out)
+    # So that a part can be divided again, and is of one form wherever it comes from.
+    plain = replace(images, notes=(), splits=None, sizes=None)
+    return plain.at(train), replace(plain.at(held_out), notes=tuple(notes)), plain.at(test)
+
+
+def _without_leaks(
+    images: Images, units: IntArray, train: IntArray, rows: IntArray, name: str
+) -> tuple[IntArray, list[str]]:
+    """`rows` without those of a unit that is in `train`, too; and a note if there were any."""
+    is_leaked = np.isin(units[rows], units[train])
+    if not is_leaked.any():
+        return rows, []
+    places = [images.place(row) for row in rows[is_leaked]]
+    return rows[~is_leaked], [
+        f"Left out of {name}: {len(places):,} ({listed(places)}). Train has a copy of each, or another "
+        "image of its group."
+    ]
+
+
+def stratified_split(images: Images, fraction: float, seed: int) -> tuple[IntArray, IntArray]:
+    """The rows of the training part and of the hold-out, each ascending; together all images.
+
+    Each class gives `fraction` of its images, or as near to it as its units allow; at least one. Units stay
+    whole, also when the labels in them differ: those are held out, in random order, with which no class
+    exceeds its quota; and of a class of which nothing is held out then, the smallest.
+    """
+    labels, units = images.labels, units_of(images)
+    random_keys = np.random.default_rng(seed).random(len(images))
+    quotas = np.clip(np.round(images.counts * fraction), 1, images.counts - 1)
+    room = quotas.astype(int).tolist()
+    by_unit = np.argsort(units, kind="stable")
+    labels_by_unit = labels[by_unit].tolist()
+    indices, starts, sizes = np.unique(units[by_unit], return_index=True, return_counts=True)
+    held = list[int]()
+    for n in np.argsort(random_keys[indices]):
+        counts = Counter(labels_by_unit[starts[n] : starts[n] + sizes[n]])
+        if all(count <= room[label] for label, count in counts.items()):
+            held.append(indices[n])
+            for label, count in counts.items():
+                room[label] -= count
+    for label in np.setdiff1d(labels, labels[np.isin(units, held)]):
+        candidates = np.searchsorted(indices, np.unique(units[labels == label]))
+        held.append(indices[candidates[sizes[candidates].argmin()]])
+    is_held = np.isin(units, held)
+    return np.flatnonzero(~is_held), np.flatnonzero(is_held)
+
+
+def units_of(images: Images) -> IntArray:
+    """The unit of each image, int64 [N]: the index of the first image in it."""
+    first_copy = first_copies(image_digests(images.pixels))
+    if images.groups is None:
+        return first_copy
+    rows = np.arange(len(images))
+    pairs = [np.stack([rows, first], 1) for first in (first_copy, first_copies(images.groups))]
+    return _components(len(images), np.concatenate(pairs))
+
+
+def _components(count: int, pairs: IntArray) -> IntArray:
+    """The connected component of each of `count` nodes, named by its first node; int64 [count]. `pairs` int64
+    [M, 2] are the edges."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    edges = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    return first_copies(connected_components(edges, directed=False)[1])
+
+
+# --- Groups and near copies ----------------------------------------------------------------------
+
+
+def with_groups(images: Images, group_by: str) -> Images:
+    """The images, each with a group.
+
+    `group_by` is `auto`, for near copies and the near copies of these, or a regular expression: files in
+    which it matches the same text are a group, and one in which it matches none is a group of its own. If it
+    has brackets, the text in the first ones counts.
+
+    Raises DataError where `group_by` does not fit the images.
+    """
+    if group_by == "auto":
+        every = np.arange(len(images))
+        return replace(images, groups=_components(len(images), near_copies(images, every, every)))
+    found = [re.search(group_by, file) for file in images.files]
+    if not any(found):
+        raise DataError(
+            f"{setting('preprocess.group')}: expected names of files with {group_by!r}, found "
+            f"{images.files[0] if images.files else 'rows of a CSV, which may have a column `group`'}."
+        )
+    texts: Any = [match and ((*match.groups(), None)[0] or match[0]) for match in found]
+    return replace(images, groups=texts)
+
+
+def _near_copies_notes(images: Images, train: IntArray, held_out: IntArray) -> list[str]:
+    """A note where many held-out images have a near copy in the training part."""
+    queries = np.sort(np.random.default_rng(0).permutation(held_out)[:MAX_QUERIES])
+    pairs = near_copies(images, queries, train)
+    rows, first_pairs = np.unique(pairs[:, 0], return_index=True)
+    if len(rows) <= max(2, MAX_NEAR_COPIES * len(queries)):
+        return []
+    shown = [f"{images.place(a)} like {images.place(b)}" for a, b in pairs[first_pairs]]
+    return [
+        f"Near copies: {len(rows):,} of {len(queries):,} held-out images look much like one to train on: "
+        f"{listed(shown, 3)}. If one thing was photographed several times, every number about held-out "
+        f"images is too good. Give the images groups: {setting('preprocess.group', 'auto')} keeps on one "
+        "side what looks so alike."
+    ]
+
+
+def near_copies(images: Images, rows: IntArray, among: IntArray) -> IntArray:
+    """The near copies at `among` of each image at `rows`, of its class: pairs of rows, int64 [M, 2]."""
+    labels, pairs = images.labels, [np.empty((0, 2), np.int64)]
+    for label in np.unique(labels[rows]):
+        queries, others = rows[labels[rows] == label], among[labels[among] == label]
+        for pool in np.array_split(others, len(others) // 10_000 + 1):
+            pool_thumbnails = _thumbnails(images.pixels, pool).T
+            for chunk in np.array_split(queries, len(queries) // 100 + 1):
+                correlations = _thumbnails(images.pixels, chunk) @ pool_thumbnails
+                is_other = chunk[:, None] != pool
+                query, near = np.nonzero((correlations > MIN_CORRELATION) & is_other)
+                pairs.append(np.stack([chunk[query], pool[near]], 1))
+    return np.concatenate(pairs)
+
+
+def _thumbnails(pixels: NDArray[np.uint8], rows: IntArray) -> NDArray[np.float32]:
+    """Small grey pictures, flat, each of mean 0 and length 1: a product of two is their correlation."""
+    begins_y, begins_x = (
+        np.arange(min(THUMBNAIL, side)) * side // min(THUMBNAIL, side) for side in pixels.shape[2:]
+    )
+    sums = list[NDArray[np.float32]]()  # of the pixels under each pixel of a thumbnail
+    for chunk in np.array_split(rows, len(rows) // 1000 + 1):
+        grey = pixels[chunk].mean(axis=1, dtype=np.float32)
+        sums.append(np.add.reduceat(np.add.reduceat(grey, begins_y, 1), begins_x, 2))
+    flat = np.concatenate(sums).reshape(len(rows), -1)
+    flat -= flat.mean(axis=1, keepdims=True)
+    thumbnails: NDArray[np.float32] = flat / (np.linalg.norm(flat, axis=1, keepdims=True) + 1e-6)
+    return thumbnails

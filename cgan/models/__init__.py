@@ -1,0 +1,1 @@
+"""What draws: the kinds of generators, their files, sampling, and the device they compute on."""

@@ -1,0 +1,99 @@
+"""What draws: the interface of all kinds of generators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from cgan.models.kinds import KINDS, GeneratorKind
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """What every model's file says of it, as JSON; a kind adds what it takes to build one again."""
+
+    kind: str  # in KINDS
+    classes: int
+    channels: int  # of an image, as are height and width
+    height: int
+    width: int
+
+
+class GenerativeModel(nn.Module):
+    """Draws an image of the class it is asked for. Another kind is a subclass in a module of its own, and a
+    line in `cgan.models.kinds`. Its file holds `architecture` and the state dict.
+
+    `runs_in_browser`: whether a page can draw with it (`cgan.page.weights`); else a page shows drawings that
+    were made before. `legibility_param`: the param of `train` that, if raised, makes drawings easier to
+    recognise, but less varied; "" where there is none.
+    """
+
+    architecture: ModelSizes
+    runs_in_browser: ClassVar[bool] = False
+    legibility_param: ClassVar[str] = ""
+
+    @classmethod
+    def from_file(
+        cls, architecture: Mapping[str, Any], tensors: Mapping[str, Tensor]
+    ) -> GenerativeModel:
+        """The model that a file holds. Any of `model_file.MISFIT_ERRORS` where the two do not fit."""
+        raise AssertionError("a subclass is read from its file")
+
+    @classmethod
+    def from_images(
+        cls, images: Tensor, labels: Tensor, params: Mapping[str, Any]
+    ) -> GenerativeModel:
+        """A model without a training, from images uint8 [N, C, H, W] of every class, their labels int64 [N],
+        and the params of `train`, some of which may be `auto`."""
+        raise AssertionError("a subclass that is not trained is made of images")
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Of a model without a training, the params of its kind, with a value for each `auto`."""
+        return {}
+
+    @property
+    def kind(self) -> GeneratorKind:
+        return KINDS[self.architecture.kind]
+
+    @property
+    def classes(self) -> int:
+        return self.architecture.classes
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape of an image: channels, height, width."""
+        a = self.architecture
+        return a.channels, a.height, a.width
+
+    @property
+    def description(self) -> str:
+        """What model it is, in a few words."""
+        raise AssertionError("a subclass describes itself")
+
+    @property
+    def seconds_per_drawing(self) -> float:
+        """About how long a core takes for one; 0.0: next to nothing. It is reckoned from sizes and not
+        measured, so that decisions by it, such as how many drawings are judged, are the same on each
+        machine."""
+        return 0.0
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights, on which it draws."""
+        return next(chain(self.parameters(), self.buffers())).device
+
+    def draw(self, labels: Tensor, seed: int) -> Tensor:
+        """An image a label: uint8 [N, C, H, W] on the CPU, for labels int64 [N]. It depends on the seed, its
+        position and its label alone, not on how many are drawn."""
+        raise AssertionError("a subclass draws")
+
+    def interpolation(self, labels: Tensor, steps: int, seed: int) -> Tensor | None:
+        """For each label `steps` images, all on the same way from one latent to another: uint8 [N · steps, C,
+        H, W]. None: it has no latents."""
+        return None

@@ -1,0 +1,217 @@
+"""Where and how torch computes: device, precision, determinism, and work in parts on threads.
+
+On the CPU a batch is worked on in parts, a thread and a core each, instead of by operators that split
+their own work. PyTorch's own threads spin while they wait for each other, many times in a step. Beside
+another busy process that costs far more than its share: 4,200 images/s fell to 60–800 in our
+measurements. Parts meet a few times a step, and sleep while they wait. Their number is a parameter, so
+the bits of a result do not depend on how many cores a machine has.
+"""
+
+import contextlib
+import copy
+import ctypes
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from cgan.base.errors import ParamsError
+from cgan.base.settings import setting
+
+_Network = TypeVar("_Network", bound=nn.Module)
+_Optimizer = TypeVar("_Optimizer", bound=torch.optim.Optimizer)
+# How many threads torch had before `parts_on_threads` began; None outside of it.
+_threads_outside: int | None = None
+
+Map = Callable[..., Iterator[Any]]  # a function like `map`: the results for each item, in order
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where and how a training computes."""
+
+    device: torch.device
+    precision: torch.dtype
+
+    @property
+    def precision_name(self) -> str:
+        return str(self.precision).removeprefix("torch.")
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self.precision == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.precision)
+
+
+def choose_hardware(device: str, precision: str) -> Hardware:
+    """Resolve `auto` of `train.device` and `train.precision`. Raises ParamsError as `find_device` does."""
+    chosen = find_device(device, setting("train.device"))
+    if precision == "auto":
+        precision = "bfloat16" if _has_bfloat16(chosen) else "float32"
+    return Hardware(chosen, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+
+
+def find_device(name: str, setting_name: str) -> torch.device:
+    """The device `auto` (the first CUDA device, or else the CPU), `cpu`, `cuda`, `cuda:1` or `mps`.
+
+    Raises ParamsError where there is no such device; the message calls the setting `setting_name`.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        words = str(error).partition("\n")[0]
+        raise ParamsError(
+            f"{setting_name} is `{name}`: {words}. Set it to `auto` or `cpu`."
+        ) from None
+    return device
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """Whether it computes in bfloat16. What has no instructions for it, such as GPUs before Ampere, emulates
+    it, slower than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = getattr(
+        torch.cpu, "get_capabilities", dict[str, bool]
+    )()  # an older torch has none
+    return device.type == "cpu" and bool(
+        capabilities.get("amx_tile") or capabilities.get("avx512_bf16")
+    )
+
+
+def compute_deterministically() -> None:
+    """Same inputs, same bits, on one kind of machine. Operators that cannot do that raise an error.
+
+    The debug mode is set and not `use_deterministic_algorithms`, which has the same effect, but imports
+    torch's compiler to tell it: 1.8 CPU seconds a process, and nothing here is compiled.
+
+    Torch's filling of fresh memory is switched off. It serves to find reads of memory that was never
+    written; our networks have none, and it costs 5 to 7 % of a training.
+
+    cuBLAS reads its workspace's size when it first computes, and without one it sums in any order.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_deterministic_debug_mode("error")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def deterministic() -> Iterator[None]:
+    """`compute_deterministically` for a while; then all operators of the process compute as before."""
+    mode = torch.get_deterministic_debug_mode()
+    fills_memory: bool = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    compute_deterministically()
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(mode)
+        torch.utils.deterministic.fill_uninitialized_memory = fills_memory  # type: ignore[attr-defined]
+
+
+def exact_floats() -> contextlib.AbstractContextManager[None]:
+    """Have a GPU compute float32 in full: by default cuDNN rounds it to TF32's 10 bits of mantissa. So
+    drawings and measurements differ between devices by the order of sums alone."""
+    flags: contextlib.AbstractContextManager[None] = torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    )
+    return flags
+
+
+def fits_in_memory(pixels: Tensor, device: torch.device) -> bool:
+    """Whether the images take at most half of the GPU's free memory. A CPU and an Apple GPU use the host's
+    memory, which holds them already."""
+    return device.type != "cuda" or pixels.nbytes <= torch.cuda.mem_get_info(device)[0] / 2
+
+
+def take_rows(images: Tensor, rows: Tensor, device: torch.device) -> Tensor:
+    """images[rows] on `device`; `rows` int64 [N] are on the same device as `images`. From the host's memory
+    to a GPU they are copied through pinned pages, for which the host need not wait."""
+    selected = images.index_select(0, rows)
+    if selected.device == device:
+        return selected
+    if device.type == "cuda":
+        selected = selected.pin_memory()
+    return selected.to(device, non_blocking=True)
+
+
+def without_compiler(optimizer: type[_Optimizer]) -> type[_Optimizer]:
+    """The same optimizer, which does not import torch's compiler to keep out of its way: that takes 1.2 to 2
+    seconds of each process that trains, and nothing here is compiled.
+
+    torch keeps the plain functions under `__wrapped__`; where it does not, its own are used.
+    """
+
+    def plain(name: str) -> Any:
+        method = getattr(optimizer, name)
+        return getattr(method, "__wrapped__", method)
+
+    methods = {"add_param_group": plain("add_param_group"), "step": torch.no_grad()(plain("step"))}
+    return type(optimizer.__name__, (optimizer,), methods)
+
+
+# -- Work in parts ----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def parts_on_threads(parts: int) -> Iterator[Map]:
+    """A `map` that runs each item on one of `parts` threads with one core each; `map` for one part."""
+    if parts == 1:
+        yield map
+        return
+    global _threads_outside
+    before, before_outside = torch.get_num_threads(), _threads_outside
+    _threads_outside = available_threads()
+    try:
+        with ThreadPoolExecutor(parts, "part", torch.set_num_threads, (1,)) as pool:
+            torch.set_num_threads(1)
+            yield pool.map
+    finally:
+        _threads_outside = before_outside
+        torch.set_num_threads(before)  # the pool's setting is partly global
+
+
+def available_threads() -> int:
+    """How many threads the process may use, also when asked during work in parts."""
+    return _threads_outside or torch.get_num_threads()
+
+
+def copy_sharing_weights(network: _Network) -> _Network:
+    """A copy that has the same weights, not equal ones, and buffers of its own (batch-norm state)."""
+    return copy.deepcopy(network, {id(weight): weight for weight in network.parameters()})
+
+
+def set_gradients(weights: Sequence[Tensor], part_gradients: Iterable[tuple[Tensor, ...]]) -> None:
+    """Set `.grad` of each weight to the sum over the parts, added in their order: the same bits each time.
+
+    `.grad` is a tensor with the weight's strides, which fused optimizers need; gradients are copied into it.
+    """
+    sums = []
+    for weight in weights:
+        if weight.grad is None:
+            weight.grad = torch.empty_like(weight)
+        sums.append(weight.grad)
+    for part, gradients in enumerate(part_gradients):
+        if part == 0:
+            torch._foreach_copy_(sums, gradients)
+        else:
+            torch._foreach_add_(sums, gradients)
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep the memory of freed tensors instead of giving it back to the kernel.
+
+    The activations of a step are freed, and needed again a step later. Giving them back in between would
+    cost a page fault for every 4 KiB. With another C library this does nothing.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        glibc = ctypes.CDLL("libc.so.6")
+        m_mmap_threshold, m_trim_threshold = -3, -1  # numbers of the options, from malloc.h
+        glibc.mallopt(m_mmap_threshold, 2**30)  # bytes
+        glibc.mallopt(m_trim_threshold, 2**31 - 1)  # bytes

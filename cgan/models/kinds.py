@@ -1,0 +1,52 @@
+"""The kinds of generators, a line for each. Needs no torch: params and model cards read it; a kind's class is
+loaded when a generator of it is made or read."""
+
+from __future__ import annotations
+
+import pkgutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cgan.models.generative import GenerativeModel
+
+CAUTION = (
+    "This generator is not trained: its file is the training images, and its drawings are put together from "
+    "pieces of them. Whoever has the file has the images, so publish it only if anybody may see them."
+)
+
+
+@dataclass(frozen=True)
+class GeneratorKind:
+    """`title`: on a model card. `model`: where its class stands, a subclass of `GenerativeModel`.
+    `is_trained`: in the loop of `cgan.training`; else it is made of the images at once.
+    `holds_training_images`: its file does. `params`: those of `train` that no other kind has."""
+
+    title: str
+    model: str
+    is_trained: bool = False
+    holds_training_images: bool = False
+    params: tuple[str, ...] = ()
+
+    @property
+    def caution(self) -> str:
+        """A warning for whoever passes the file or a drawing on; "" of a generator of learnt weights."""
+        return CAUTION if self.holds_training_images else ""
+
+    def load(self) -> type[GenerativeModel]:
+        found: type[GenerativeModel] = pkgutil.resolve_name(self.model)
+        return found
+
+
+GAN = "A conditional DCGAN"
+KINDS = {
+    "deconv": GeneratorKind(GAN, "cgan.models.networks:ConvGenerator", is_trained=True),
+    "upsample": GeneratorKind(GAN, "cgan.models.networks:ConvGenerator", is_trained=True),
+    "demo": GeneratorKind(GAN, "cgan.models.networks:DemoGenerator", is_trained=True),
+    "local_score": GeneratorKind(
+        "A local score sampler",
+        "cgan.models.local_score:LocalScoreSampler",
+        holds_training_images=True,
+        params=("score_window_scale",),
+    ),
+}

@@ -1,0 +1,289 @@
+"""How good a generator's drawings are: what `evaluate` measured, as evaluation.json and as a report.
+
+A score says what its metric is. So whoever shows a number (page, card, tables, service) reads it here alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from cgan.base.errors import CganError
+from cgan.base.files import read_json, write_json
+from cgan.base.report import CANNOT_TELL, Answer, Interval, Kind, Number, Report, Table, in_words
+from cgan.base.text import percent
+from cgan.quality.proportions import joint_z, proportion_interval
+
+# Keys of a context in which evaluations may differ and be compared. Of fewer drawings intervals are wider.
+FREE_KEYS = {"generator_digest", "drawn_images"}
+# Of real images' accuracy, from end to end: above, the sentence gives the interval.
+WIDE_INTERVAL = 0.05
+ABOVE_REAL = (
+    "odd ones are misread more often"  # why drawings can be right more often than real images
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricFacts:
+    """What a metric is. `key`: of metrics.json. `better`: the direction. `kind`: how it is written.
+    `sample_size`: the key of a context that says of how many images it is taken, where its value depends on
+    that (a Fréchet distance falls with it)."""
+
+    key: str = ""
+    name: str = ""
+    meaning: str = ""
+    better: Literal["higher", "lower"] = "higher"
+    kind: Kind = "share"
+    sample_size: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score(Number, MetricFacts):
+    """A metric's `value` with its 95 % interval, and `real`: what real images get in place of drawings.
+
+    `replicates` and `real_replicates`: by the bootstrap, or with the variance of a jackknife, less the value
+    (`quality.intervals`); generators that were measured alike had the same latents and images, which were
+    resampled alike. `details`: other numbers by their names.
+    """
+
+    real_interval: Interval | None = None
+    replicates: Sequence[float] = field(default=(), repr=False)
+    real_replicates: Sequence[float] = field(default=(), repr=False)
+    details: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassScores:
+    """A class by itself; None where too few images show it. `heldout`: its held-out images.
+
+    `accuracy`: share of the drawings asked for that the judge takes for it; `real_accuracy`: of its held-out
+    images. `diversity`: as a fraction of that of its training images. `copies`: how many of `compared`
+    drawings are nearer to a training image than real images are.
+    """
+
+    heldout: int = 0
+    accuracy: float | None = None
+    accuracy_interval: Interval | None = None
+    real_accuracy: float | None = None
+    diversity: float | None = None
+    diversity_interval: Interval | None = None
+    copies: int = 0
+    compared: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Evaluation(Answer):
+    """The measurements of a generator's drawings, beside real images.
+
+    `metrics`: by their keys; `classes`: a row each, in the order of the labels. `confusion`: drawings by the
+    class asked for and the one that the judge sees. `context`: what every number depends on;
+    `context_differences` says whether two evaluations can be compared. `not_measurable`: why metrics have no
+    value, where the judge may be no better than one that guesses. `min_judge_accuracy`: on real images; a
+    judge below it cannot tell how good drawings are. `judge_on_test_set`: how often the judge is right on the
+    data's own test set, where there is one.
+    """
+
+    metrics: Mapping[str, Score]
+    classes: Sequence[ClassScores] = ()
+    confusion: Sequence[Sequence[int]] = ()
+    context: Mapping[str, Any] = field(default_factory=dict)
+    not_measurable: str = ""
+    min_judge_accuracy: float = 0.9
+    class_names: Sequence[str] | None = None
+    judge_on_test_set: Score | None = None
+
+    def score(self, key: str) -> Score:
+        """The score of a metric; without a value where it was not measured."""
+        return self.metrics.get(key, Score(key=key))
+
+    def values(self) -> dict[str, float]:
+        """The metrics that have a value, for DVC and MLflow."""
+        scores = self.metrics.items()
+        return {key: round(score.value, 5) for key, score in scores if score.value is not None}
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the classes; their numbers where they have none."""
+        return [*(self.class_names or map(str, range(len(self.classes))))]
+
+    def is_of(self, facts: Mapping[str, Any]) -> bool:
+        """Is it about the generator that has these facts? No, where the facts have no digest."""
+        digest = facts.get("digest")
+        return digest is not None and bool(self.context.get("generator_digest") == digest)
+
+    def comparable(self, key: str = "") -> dict[str, Any]:
+        """The part of the context that has to be equal in an evaluation that is compared; with a metric's
+        key, where this metric is."""
+        sample_sizes = {score.sample_size for score in self.metrics.values()}
+        free = FREE_KEYS | sample_sizes - {self.score(key).sample_size}
+        return {name: value for name, value in self.context.items() if name not in free}
+
+    @property
+    def judge_weakness(self) -> str:
+        """Why the judge cannot tell how good the drawings are; empty where it can."""
+        real = self.score("conditional_accuracy").real
+        if self.not_measurable or real is None or real >= self.min_judge_accuracy:
+            return self.not_measurable
+        needed = percent(self.min_judge_accuracy, 0)
+        return f"it is right on only {percent(real)} of real images, where {needed} are needed"
+
+    def shares_of_real(self, label: int) -> tuple[float, float]:
+        """What a class's accuracy and its diversity are of real images', at the near ends of intervals at
+        95 % for all classes together (Bonferroni): below 1, it is clearly behind in one of them, whatever
+        chance explains. Infinite where it is not known."""
+        row, z = self.classes[label], joint_z(len(self.classes))
+        accuracy = diversity = math.inf
+        if row.accuracy is not None and row.real_accuracy:
+            _, high = proportion_interval(row.accuracy, sum(self.confusion[label]), z)
+            accuracy = high / proportion_interval(row.real_accuracy, row.heldout, z)[0]
+        if row.diversity is not None and row.diversity_interval:
+            reach = row.diversity_interval[1] - row.diversity
+            diversity = row.diversity + z / joint_z(1) * reach
+        return accuracy, diversity
+
+    def weakest_classes(self) -> list[tuple[int, str]]:
+        """The classes that are clearly behind real images, in accuracy or diversity, the weakest first: the
+        label of each, and in words in what it is further behind. Of equally good classes, however many, one
+        is named in at most one evaluation of twenty."""
+        found = []
+        for label, row in enumerate(self.classes):
+            accuracy, diversity = self.shares_of_real(label)
+            words = f"{in_words(row.diversity, digits=0)} as diverse as real images"
+            if accuracy < diversity:
+                real = f"its {row.heldout:,} held-out images {in_words(row.real_accuracy)}"
+                words = f"{in_words(row.accuracy)} right, {real}"
+            found.append((min(accuracy, diversity), label, words))
+        return [(label, words) for share, label, words in sorted(found) if share < 1]
+
+    def report(self, training_s: float | None = None) -> Report:
+        """The answer in a sentence, which tells the seconds of the training where they are known, with a
+        table of the metrics that have a value, and one of the classes."""
+        measured = [score for score in self.metrics.values() if score.value is not None]
+        of_metrics = Table(
+            "Beside real images",
+            ("metric", "drawings", "95 % interval", "real images", "better"),
+            [
+                (row.name, row, row.interval_in_words, in_words(row.real, row.kind), row.better)
+                for row in measured
+            ],
+            notes=[score.meaning for score in measured],
+        )
+        of_classes = Table(
+            "Class by class",
+            ("class", "right", "real images right", "diversity", "held-out images"),
+            [
+                (
+                    name,
+                    Number(value=row.accuracy, interval=row.accuracy_interval).with_interval,
+                    Number(value=row.real_accuracy),
+                    Number(value=row.diversity, interval=row.diversity_interval).with_interval,
+                    row.heldout,
+                )
+                for name, row in zip(self.names, self.classes, strict=True)
+            ],
+        )
+        return Report(
+            question="How good are the drawings?",
+            verdict=CANNOT_TELL if self.judge_weakness else "",
+            sentence=" ".join(f"{part.removesuffix('.')}." for part in self._parts(training_s)),
+            tables=[of_metrics, of_classes] if self.classes else [of_metrics],
+            facts=asdict(self),
+        )
+
+    def _parts(self, training_s: float | None) -> Iterator[str]:
+        """Of the sentence: `Legible: 99.4 % (real images 98.6 %; odd ones are misread more often)`, `Varied:
+        recall 89 % (real images 93 %)`, `Weakest class: 9 (94 % as diverse as real images)`. In place of
+        these by a weak judge: what a classifier learns from the drawings, and what would make it tell."""
+        accuracy, gan_train = map(self._beside_real, ("conditional_accuracy", "gan_train_accuracy"))
+        recall, copies = map(self._beside_real, ("recall", "copies"))
+        if self.judge_weakness:
+            if gan_train:
+                yield (
+                    f"A classifier trained on drawings alone is right on {percent(gan_train[0])} of real "
+                    f"images, one trained as long on real images on {percent(gan_train[1])}"
+                )
+            yield f"The judge cannot tell how good the drawings are: {self.judge_weakness}"
+            if accuracy and accuracy[0] > accuracy[1]:
+                yield f"It is right on more of the drawings than of real images, of which {ABOVE_REAL}"
+            yield "More or larger images would make it tell"
+        else:
+            if accuracy:
+                yield f"Legible: {self._legible(*accuracy)}"
+            if recall:
+                yield f"Varied: recall {percent(recall[0], 0)} (real images {percent(recall[1], 0)})"
+            for label, words in self.weakest_classes()[:1]:
+                yield f"Weakest class: {self.names[label]} ({words})"
+        if copies:
+            near = f"Near copies: {percent(copies[0])} (real images {percent(copies[1])})"
+            yield near if copies[0] else "No near copies"
+        if training_s:
+            yield f"Trained in {training_s:,.0f} s"
+
+    def _legible(self, value: float, real: float) -> str:
+        low, high = self.score("conditional_accuracy").real_interval or (0, 0)
+        between = harder = ""
+        if high - low > WIDE_INTERVAL:  # few held-out images say little of what real ones get
+            between = f", between {100 * low:.0f} and {percent(high, 0)}"
+        if value > real:
+            harder = f"; {ABOVE_REAL}"
+        return f"{percent(value)} (real images {percent(real)}{between}{harder})"
+
+    def _beside_real(self, key: str) -> tuple[float, float] | None:
+        """The value of a metric, and that of real images; None where one of them is not known."""
+        score = self.score(key)
+        if score.value is None or score.real is None or not math.isfinite(score.value):
+            return None
+        return score.value, score.real
+
+    def write(self, path: Path) -> None:
+        """Write it as JSON."""
+        write_json(path, self.report().as_json())
+
+    @classmethod
+    def read(cls, path: Path) -> Evaluation:
+        """Raises CganError for a file that is absent, damaged, or that this version cannot read."""
+        facts = read_json(path)
+        try:
+            return cls.of_json(facts)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise CganError(
+                f"{path}: this version cannot read the evaluation in it. Write it again: `dvc repro --force "
+                "evaluate`."
+            ) from None
+
+    @classmethod
+    def of_json(cls, facts: Mapping[str, Any]) -> Evaluation:
+        """The evaluation whose report has these facts. Raises KeyError, TypeError, ValueError or
+        AttributeError where they are no evaluation's."""
+        own = {part.name: facts[part.name] for part in fields(cls) if part.name in facts}
+        on_test_set = own.pop("judge_on_test_set", None)
+        return cls(
+            metrics={key: Score(**_tuples(row)) for key, row in own.pop("metrics").items()},
+            classes=[ClassScores(**_tuples(row)) for row in own.pop("classes", ())],
+            judge_on_test_set=Score(**_tuples(on_test_set)) if on_test_set else None,
+            **own,
+        )
+
+
+def stated_evaluation(facts: Mapping[str, Any]) -> Evaluation | None:
+    """The evaluation that a generator's file states, as the package's own does; None where it states none."""
+    quality = facts.get("quality")
+    return Evaluation.of_json(quality) if quality else None
+
+
+def context_differences(a: Evaluation, b: Evaluation, key: str = "") -> dict[str, tuple[Any, Any]]:
+    """Where the contexts of two evaluations differ in what all their numbers depend on, or one metric's;
+    empty if they can be compared."""
+    of_a, of_b = a.comparable(key), b.comparable(key)
+    names = sorted(of_a.keys() | of_b.keys())
+    return {
+        name: (of_a.get(name), of_b.get(name)) for name in names if of_a.get(name) != of_b.get(name)
+    }
+
+
+def _tuples(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a score or a class, as they were before JSON made lists of tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}

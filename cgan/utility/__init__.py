@@ -1,0 +1,1 @@
+"""Tells whether drawings help a classifier: trains some with and without them, and compares."""
