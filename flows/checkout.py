@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from cgan import git
+from cgan.base import git
 from cgan.base.errors import CganError
 from cgan.base.files import locked
 from cgan.pipeline.params_file import load_params

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from cgan import git, hosts
+from cgan.base import git, hosts
 from cgan.base.commands import output_of
 from cgan.base.errors import CganError
 from cgan.base.files import locked

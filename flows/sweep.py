@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from cgan import git
+from cgan.base import git
 from cgan.base.errors import CganError
 from cgan.base.files import fingerprint
 from cgan.base.text import listed

@@ -52,7 +52,7 @@ CEILINGS = {
     "cgan/training": 1_629,
     "cgan/utility": 841,
     "flows": 847,
-    "tests": 12_423,
+    "tests": 12_426,
 }
 PAGE_LINES = 1_291  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/

@@ -10,7 +10,6 @@ import pytest
 import torch
 from conftest import NAMES, ROOT, Project, Visitor, on_a_phone, page_data
 
-from cgan import project
 from cgan.base.errors import DataError, ModelError
 from cgan.base.files import read_json, sha256_of, write_json
 from cgan.data.images import load_images
@@ -23,6 +22,7 @@ from cgan.page.classes import MISREAD, MORE_IMAGES, advice_on, judged_classes
 from cgan.page.image_facts import NEIGHBOURS_SHOWN, tile
 from cgan.page.run_page import page_facts, render_page
 from cgan.page.write_page import write_page
+from cgan.pipeline import project
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.project import EVALUATION, GENERATOR, RUN_PAGE, TRAIN_DATA, TRAINING
 from cgan.quality.evaluation import ClassScores, Evaluation, Score

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from conftest import ROOT, closure, source_of
 
-from cgan import project
 from cgan.base.errors import ParamsError
+from cgan.pipeline import project
 from cgan.stages import params as params_stage
 
 DVC: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
@@ -32,7 +32,7 @@ CHANGES_NO_RESULT = {
     # Starts the stage; holds the paths, which dvc.yaml holds too.
     *("cgan.stages.runner", "cgan.pipeline.project"),
     # Words for the user, how a notebook shows an object, and how bytes get to the disk, not which.
-    *(f"cgan.{name}" for name in ("errors", "notebook", "settings", "text", "files")),
+    *(f"cgan.base.{name}" for name in ("errors", "notebook", "settings", "text", "files")),
     # The values of params.yaml are under `params`, and the defaults of keys that it lacks are in what the
     # stage params makes. A check refuses a value or lets it pass. As a dependency, each new param would
     # repeat every stage.

@@ -22,7 +22,6 @@ from conftest import (
 )
 from typer.testing import CliRunner
 
-from cgan import project
 from cgan.base.files import write_json
 from cgan.cli import app
 from cgan.data.images import load_images
@@ -30,6 +29,7 @@ from cgan.drawing.generator import Generator
 from cgan.models import local_score
 from cgan.models.local_score import LocalScoreSampler, LocalScoreSettings
 from cgan.page import image_facts
+from cgan.pipeline import project
 from cgan.quality import intervals
 from cgan.quality.evaluation import Evaluation
 from cgan.service.app import MAX_ANSWER_S

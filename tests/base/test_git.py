@@ -6,7 +6,7 @@ import pytest
 from conftest import commit
 from conftest import git as run
 
-from cgan import git
+from cgan.base import git
 
 
 @pytest.fixture
