@@ -26,7 +26,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help env draw repro test test-all test-lowest test-newest constraints check types lint audit sbom bench bench-all bench-gpu test-gpu format ui up deploy down clean
+.PHONY: help env draw repro test test-all test-lowest test-newest constraints check types lint audit sbom docs bench bench-all bench-gpu test-gpu format ui up deploy down clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -96,6 +96,12 @@ sbom: $(READY) ## List the installed packages and their licenses, as CycloneDX i
 	$(PYTHON) -m venv .cgan/audit
 	.cgan/audit/bin/python $(INSTALL) cyclonedx-bom
 	.cgan/audit/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file .cgan/sbom.json $(BIN)/python
+
+# pdoc sees no name that is loaded when it is asked for.
+docs: $(READY) ## Render the docstrings of the Python interface as pages (.cgan/docs)
+	@$(BIN)/python -c "import cgan, pathlib, pdoc; vars(cgan).update((name, getattr(cgan, name)) for name in cgan.__all__); \
+	  pdoc.pdoc('cgan', output_directory=pathlib.Path('.cgan/docs'))"
+	@echo .cgan/docs/cgan.html
 
 bench: $(READY) ## Measure training, quality, service, page and pipeline; check what the docs promise (10 minutes)
 	python -m benchmarks short

@@ -40,7 +40,7 @@ CEILINGS = {
     "cgan": 236,
     "cgan/base": 625,
     "cgan/data": 1_759,
-    "cgan/drawing": 789,
+    "cgan/drawing": 794,
     "cgan/models": 1_392,
     "cgan/page": 618,
     "cgan/params": 555,
@@ -52,7 +52,7 @@ CEILINGS = {
     "cgan/training": 1_629,
     "cgan/utility": 841,
     "flows": 847,
-    "tests": 12_426,
+    "tests": 12_497,
 }
 PAGE_LINES = 1_291  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/

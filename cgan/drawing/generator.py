@@ -34,9 +34,14 @@ _MLFLOW_URI = re.compile(r"^[a-z][a-z+-]+:/", re.IGNORECASE)
 class Generator:
     """A trained generator, ready to draw.
 
-    >>> generator = Generator.load()  # the one of this package, of MNIST's digits
-    >>> images = generator.draw("2024", seed=7)  # uint8 [4, H, W]; colour: [4, H, W, 3]
+    >>> generator = cgan.Generator.load()  # the one of this package, of MNIST's digits
+    >>> generator.draw("2024", seed=7).shape  # uint8; in colour [4, H, W, 3]
+    (4, 28, 28)
     >>> generator.picture("2024", seed=7)  # a PIL image, which a notebook shows
+    <PIL.Image.Image image mode=L size=448x112 at ...>
+    >>> generator.labels("20, 7")
+    [2, 0, 7]
+    >>> generator.save("digits.safetensors")
 
     `facts` are what its file says of its making: params, data hash, seed, torch version; of the
     package's own also `quality`. `source` is what it was loaded from.
