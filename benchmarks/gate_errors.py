@@ -27,7 +27,7 @@ from cgan.data.images import Images
 from cgan.models.generative import GenerativeModel
 from cgan.models.hardware import choose_hardware
 from cgan.params.sections import TrainChoices
-from cgan.pipeline.registry.checks import DRAWINGS
+from cgan.pipeline.registry.checks import LIMITS_GROUP
 from cgan.pipeline.registry.drawings import Drawings
 from cgan.pipeline.registry.rows import check_group
 from cgan.quality.conditions import Conditions
@@ -209,12 +209,12 @@ class Court:
         judge = train_judge(train_part, params.train_judge, choose_hardware("cpu", "auto"))
         asked = params.evaluate.model_copy(update={"gan_train_kimg": 0.0, "samples": samples})
         conditions = Conditions.of(judge, train_part, held_out, asked, models)
-        return cls(conditions, OutlierModels.of(judge, train_part, held_out))
+        return cls(conditions, OutlierModels.fit_images(judge, train_part, held_out))
 
     def failed(self, drawn: Tensor) -> list[str]:
         """The rows that block these drawings."""
-        drawings = Drawings.of(drawn, self.conditions, self.models)
-        checks = check_group(DRAWINGS, drawings, all_params().gate)
+        drawings = Drawings.measure(drawn, self.conditions, self.models)
+        checks = check_group(LIMITS_GROUP, drawings, all_params().gate)
         return [check.name for check in checks if not check.passed]
 
     def table(self, drawn: Tensor, kinds: Sequence[Kind]) -> None:

@@ -42,17 +42,17 @@ CEILINGS = {
     "cgan/data": 1_759,
     "cgan/drawing": 794,
     "cgan/models": 1_392,
-    "cgan/page": 618,
+    "cgan/page": 610,
     "cgan/params": 555,
-    "cgan/pipeline": 2_839,
+    "cgan/pipeline": 2_807,
     "cgan/privacy": 747,
-    "cgan/quality": 2_650,
+    "cgan/quality": 2_649,
     "cgan/service": 351,
     "cgan/stages": 862,
     "cgan/training": 1_629,
     "cgan/utility": 841,
     "flows": 847,
-    "tests": 12_497,
+    "tests": 12_507,
 }
 PAGE_LINES = 1_291  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/

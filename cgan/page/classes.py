@@ -7,13 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from cgan.base.settings import setting
-from cgan.base.text import listed, percent
+from cgan.base.text import listed
 from cgan.data.images import Images
 from cgan.models.generative import GenerativeModel
 from cgan.params.sections import GateParams
 from cgan.quality.evaluation import ClassScores, Evaluation
 from cgan.quality.intervals import falls_short_of_real
-from cgan.quality.proportions import mean_share
 
 STATES = POOR, DOUBTFUL, GOOD, UNJUDGED = "poor", "doubtful", "good", ""  # the worst first
 # Held-out images of a class: below, the accuracy of real ones is known to ± 10 points or worse.
@@ -58,9 +57,10 @@ def judged_classes(
     judged = []
     for label, scores in enumerate(evaluation.classes):
         accuracy, diversity = evaluation.shares_of_real(label)
-        diversity_low, _ = scores.diversity_interval or (1.0, 1.0)
         rare = counts is not None and counts[label] < fewest
-        wrong, alike = label in short, diversity_low < limits.min_worst_class_diversity
+        wrong = label in short
+        least = limits.min_worst_class_diversity
+        alike = scores.diversity is not None and scores.diversity < least
         misread = (scores.real_accuracy or 0) < evaluation.min_judge_accuracy
         rules = (
             (UNJUDGED, evaluation.judge_weakness, ""),
@@ -95,18 +95,10 @@ def advice_on(model: GenerativeModel) -> tuple[str, str]:
     )
 
 
-def too_few_held_out(held_out: Images, min_judge_accuracy: float) -> Iterator[str]:
-    """What so few held-out images cannot show, however good generator and judge are: that a class
-    is good, and that the judge keeps the gate's limit, in the interval that the gate looks at."""
+def too_few_held_out(held_out: Images) -> Iterator[str]:
+    """What so few held-out images cannot show, however good the generator is: that a class is good."""
     if few := [held_out.class_names[n] for n in np.flatnonzero(held_out.counts < MIN_HELD_OUT)]:
         yield (
             f"Fewer than {MIN_HELD_OUT} are held out of {listed(few)}: the verdict on so few is *doubtful*, "
             "however good the drawings are. Add images, or raise `preprocess.holdout_fraction`."
-        )
-    _, (low, _) = mean_share([(count, count) for count in held_out.counts.tolist()])
-    if low < min_judge_accuracy:
-        yield (
-            "The gate can never pass: `gate.min_judge_accuracy` asks for "
-            f"{percent(min_judge_accuracy)}, and a judge that is right on all of so few images shows "
-            f"{percent(low)} (low end of its 95 % interval)."
         )

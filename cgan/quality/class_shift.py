@@ -1,8 +1,9 @@
-"""How far the images of each class lie from other images of it, in numbers that have names.
+"""Shifts of the images of each class from other images of it, in numbers that have names.
 
-Each image becomes a row: COLUMNS, and the image itself made small. Of each class their means are compared
-with those of other images, in standard deviations (Cohen's d, Statistical Power Analysis, 1988), less what
-chance explains: the optimistic end of an interval at 95 % for all columns and classes together (Bonferroni).
+Each image becomes a row: NAMED_COLUMNS, and the image itself made small. Of each class their means are
+compared with those of other images, in standard deviations (Cohen's d, Statistical Power Analysis, 1988),
+less what chance explains: the optimistic end of an interval at 95 % for all columns and classes together
+(Bonferroni).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ SMALL_SIDE = 16  # pixels, at most, of the image made small
 # Numbers that images are compared by, in the order of a row; the small image follows. Differences are counted
 # in standard deviations of at least this size, in grey levels or as a fraction of the side: what is smaller
 # is too little to speak of, however alike the images of a class are.
-COLUMNS: dict[str, tuple[float, Literal["", "height", "width", "longer"]]] = {
+NAMED_COLUMNS: dict[str, tuple[float, Literal["", "height", "width", "longer"]]] = {
     "brightness": (4.0, ""),
     "contrast": (4.0, ""),
     "light further down, in pixels,": (0.02, "height"),
@@ -33,9 +34,9 @@ COLUMNS: dict[str, tuple[float, Literal["", "height", "width", "longer"]]] = {
     "darkest point": (32.0, ""),
 }
 MIN_PIXEL_DEVIATION = 16.0  # grey levels, of a pixel of the small image
-BATCH = 2000  # images that are described at once
+DESCRIBED_AT_ONCE = 2000  # images
 # Of a class: a mean of fewer says nothing where most pixels are black in most images.
-MIN_CLASS_IMAGES = 10
+MIN_IMAGES_FOR_MEAN = 10
 
 
 @dataclass(frozen=True)
@@ -48,22 +49,18 @@ class Moments:
     variances: Tensor
 
     @classmethod
-    def of(cls, rows: Sequence[Tensor], labels: Tensor, classes: int) -> Moments:
-        """The moments of `rows`, float [N, columns] in parts, by their `labels`, int64 [N]."""
-        columns = rows[0].shape[1]
-        sums, squares = (torch.zeros(classes, columns, dtype=torch.float64) for _ in range(2))
-        labels_of_parts = labels.split([len(part) for part in rows])
-        for part, part_labels in zip(rows, labels_of_parts, strict=True):
-            sums.index_add_(0, part_labels, part.double())
-            squares.index_add_(0, part_labels, part.double().square())
-        counts = labels.bincount(minlength=classes).double()
-        divisors = counts.clamp(min=1)[:, None]
-        means = sums / divisors
-        return cls(counts, means, (squares / divisors - means.square()).clamp(min=0))
-
-    @classmethod
     def of_images(cls, images: Tensor, labels: Tensor, classes: int) -> Moments:
-        return cls.of([_describe(part) for part in images.split(BATCH)], labels, classes)
+        """The moments of images uint8 [N, C, H, W] by their labels, int64 [N]."""
+        rows = describe(images)
+        means, variances = list[Tensor](), list[Tensor]()
+        for label in range(classes):
+            of_class = rows[labels == label].double()
+            count = max(1, len(of_class))
+            mean = of_class.sum(dim=0) / count
+            means.append(mean)
+            variances.append((of_class - mean).square().sum(dim=0) / count)
+        counts = labels.bincount(minlength=classes).double()
+        return cls(counts, torch.stack(means), torch.stack(variances))
 
 
 class Shift(NamedTuple):
@@ -75,11 +72,11 @@ class Shift(NamedTuple):
 
 
 def largest_shifts(moments: Moments, reference: Moments, shape: Sequence[int]) -> list[Shift]:
-    """For each class the column that is furthest off, in images of `shape` [C, H, W]."""
+    """The column of each class that is furthest off, in images of `shape` [C, H, W]."""
     min_std = min_deviations(shape, moments.means.shape[1])
     values, columns = certain_differences(moments, reference, min_std).max(dim=1)
     changes = (moments.means - reference.means).gather(1, columns[:, None])[:, 0]
-    names = [*COLUMNS, *["brightness of a part"] * min_std.numel()]
+    names = [*NAMED_COLUMNS, *["brightness of a part"] * min_std.numel()]
     worst = zip(values.tolist(), columns.tolist(), changes.tolist(), strict=True)
     return [
         Shift(label, value, f"{names[column]} by {change:+.1f}")
@@ -88,7 +85,7 @@ def largest_shifts(moments: Moments, reference: Moments, shape: Sequence[int]) -
 
 
 def certain_differences(moments: Moments, reference: Moments, min_std: Tensor) -> Tensor:
-    """By how many standard deviations the means differ at least, at the end of the interval nearer to 0:
+    """Standard deviations by which the means differ at least, at the end of the interval nearer to 0:
     [classes, columns], 0 where it may be chance. `min_std` [columns]: no standard deviation counts as less.
 
     The variance of Cohen's d is 1/n + 1/m + d²/(2(n + m)): the second part is that of the standard
@@ -104,7 +101,7 @@ def certain_differences(moments: Moments, reference: Moments, min_std: Tensor) -
     scale = (rate * (1 / n + 1 / m)).sqrt()
     half_width = torch.tensor(t, dtype=torch.float64)[:, None] / rate.sqrt()
     certain = scale * ((cohens_d / scale).asinh() - half_width).clamp(min=0).sinh()
-    return certain.where(torch.minimum(n, m) >= MIN_CLASS_IMAGES, 0.0)
+    return certain.where(torch.minimum(n, m) >= MIN_IMAGES_FOR_MEAN, 0.0)
 
 
 def min_deviations(shape: Sequence[int], columns: int) -> Tensor:
@@ -112,17 +109,17 @@ def min_deviations(shape: Sequence[int], columns: int) -> Tensor:
     min_std = torch.full((columns,), MIN_PIXEL_DEVIATION, dtype=torch.float64)
     height, width = shape[1:]
     sides = {"": 1, "height": height, "width": width, "longer": max(height, width)}
-    for number, (deviation, side) in enumerate(COLUMNS.values()):
+    for number, (deviation, side) in enumerate(NAMED_COLUMNS.values()):
         min_std[number] = deviation * sides[side]
     return min_std
 
 
 def describe(images: Tensor) -> Tensor:
-    """The row of each image: uint8 [N, C, H, W] → float32 [N, columns]; those of COLUMNS come first."""
-    return torch.cat([_describe(part) for part in images.split(BATCH)])
+    """The row of each image: uint8 [N, C, H, W] → float32 [N, columns]; those of NAMED_COLUMNS come first."""
+    return torch.cat([_describe_part(part) for part in images.split(DESCRIBED_AT_ONCE)])
 
 
-def _describe(images: Tensor) -> Tensor:
+def _describe_part(images: Tensor) -> Tensor:
     pixels = images.float()
     grey = pixels.mean(dim=1)
     height, width = grey.shape[1:]

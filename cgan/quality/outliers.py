@@ -1,9 +1,9 @@
-"""How many images of each class lie outside what its real images do: drawings, or another day's images.
+"""Outliers among drawings, or another day's images: those that lie outside what real images of the class do.
 
 What a tenth of the images have moves no mean. So each image is an outlier, or none, as in statistical process
 control, by three distances from the training images of its class:
 
-- in *numbers* (`class_shift.COLUMNS`), the Mahalanobis distance (Hotelling's T);
+- in *numbers* (`class_shift.NAMED_COLUMNS`), the Mahalanobis distance (Hotelling's T);
 - in *features* of the judge, what the principal components of the class leave of them (squared prediction
   error; Jackson & Mudholkar, Technometrics 21, 1979);
 - in *tones*, by how many standard deviations it comes nearer to having two grey levels alone than the mean.
@@ -26,7 +26,7 @@ from torch import Tensor
 from cgan.base.report import Interval
 from cgan.data.images import Images
 from cgan.models.hardware import available_threads, parts_on_threads
-from cgan.quality.class_shift import BATCH, COLUMNS, describe, min_deviations
+from cgan.quality.class_shift import DESCRIBED_AT_ONCE, NAMED_COLUMNS, describe, min_deviations
 from cgan.quality.comparison import difference_interval
 from cgan.quality.judge import Judge, predict
 from cgan.quality.proportions import joint_z, wilson_interval
@@ -34,18 +34,19 @@ from cgan.quality.proportions import joint_z, wilson_interval
 # A limit is so many times what real images keep, in numbers, features and tones, so that what is hardly
 # unusual is no outlier: some 3 % of honest drawings have edges softer or harder than any real image's.
 MARGINS = torch.tensor([1.4, 1.2, 1.4])
-FOLDS = 5
+CROSS_FITS = 5
 MIN_TRAINING_IMAGES = 10  # of a class: with fewer nothing is said of it
 MAX_TRAINING_IMAGES = 500  # of a class, that a model is fitted to
 LIMIT_QUANTILE = 0.99  # of training images' distances, of which a limit is a multiple
 MEMORY_QUANTILE = 0.9  # of distances in features, by which held-out images are further off
 # Principal components: as many as explain this part of the variance, and no more than MAX_COMPONENTS.
-EXPLAINED_VARIANCE, MAX_COMPONENTS = 0.95, 60
+EXPLAINED_VARIANCE = 0.95
+MAX_COMPONENTS = 60
 MIN_TONES_DEVIATION = 1.0  # percent: no standard deviation counts as less
 
 
 class Samples(NamedTuple):
-    """N images as they are compared: `numbers` float [N, columns] (`class_shift.COLUMNS`), `features` [N, D],
+    """N images as they are compared: `numbers` float [N, columns] (`NAMED_COLUMNS`), `features` [N, D],
     `tones` [N] (`tones_of`), labels [N]."""
 
     numbers: Tensor
@@ -56,7 +57,7 @@ class Samples(NamedTuple):
     @classmethod
     def of(cls, images: Tensor, features: Tensor, labels: Tensor) -> Samples:
         """The samples of images uint8 [N, C, H, W]."""
-        return cls(describe(images)[:, : len(COLUMNS)], features, tones_of(images), labels)
+        return cls(describe(images)[:, : len(NAMED_COLUMNS)], features, tones_of(images), labels)
 
     def at(self, rows: Tensor) -> Samples:
         return Samples(*(part[rows] for part in self))
@@ -66,14 +67,13 @@ def tones_of(images: Tensor) -> Tensor:
     """The variance of an image's brightness, in percent of what it would be if the image had its lightest and
     its darkest grey level alone, [N]: m (1 - m), with mean m of brightness from 0 to 1."""
     tones = []
-    for part in images.split(BATCH):
+    for part in images.split(DESCRIBED_AT_ONCE):
         grey = part.float().mean(dim=1).flatten(1)
         darkest, lightest = grey.aminmax(dim=1, keepdim=True)
         brightness = (grey - darkest) / (lightest - darkest).clamp(min=1)
         mean = brightness.mean(dim=1)
-        tones.append(
-            100 * brightness.var(dim=1, correction=0) / (mean * (1 - mean)).clamp(min=1e-3)
-        )
+        of_two_levels = (mean * (1 - mean)).clamp(min=1e-3)
+        tones.append(100 * brightness.var(dim=1, correction=0) / of_two_levels)
     return torch.cat(tones)
 
 
@@ -88,7 +88,7 @@ class Excess(NamedTuple):
 
 
 class OutlierModels(NamedTuple):
-    """What the real images of each class are like; each tensor has a row for a class: mean and inverse
+    """Models of the real images of each class; each tensor has a row for a class: mean and inverse
     covariance of the numbers; mean and principal components of the features, [D] and [MAX_COMPONENTS, D];
     mean and standard deviation of the tones, [2]; the limits of the distances, [3], infinite where there are
     too few images; and how many outliers there are among how many images, int64 [2]."""
@@ -102,8 +102,9 @@ class OutlierModels(NamedTuple):
     real: Tensor
 
     @classmethod
-    def of(cls, judge: Judge, train: Images, held_out: Images) -> OutlierModels:
-        """Of a random part of the training images, in the features of the judge, which learnt from them."""
+    def fit_images(cls, judge: Judge, train: Images, held_out: Images) -> OutlierModels:
+        """The models of a random part of the training images, in features of the judge, which learnt from
+        them."""
         pixels, labels, _ = train.tensors
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
         of_classes = [order[labels[order] == label] for label in range(train.classes)]
@@ -118,8 +119,8 @@ class OutlierModels(NamedTuple):
     def fit(
         cls, training: Samples, held_out: Samples, shape: Sequence[int], classes: int
     ) -> OutlierModels:
-        """Of images of `shape` [C, H, W]; the training images in random order."""
-        min_std = min_deviations(shape, len(COLUMNS)).float()
+        """The models of images of `shape` [C, H, W]; the training images in random order."""
+        min_std = min_deviations(shape, len(NAMED_COLUMNS)).float()
         of_classes = [training.at(training.labels == label) for label in range(classes)]
         with parts_on_threads(available_threads()) as parallel:
             fits = list(parallel(partial(_cross_fit, min_std=min_std), of_classes))
@@ -134,7 +135,7 @@ class OutlierModels(NamedTuple):
         return models._replace(real=_count(distances, labels, models.limits))
 
     def distances(self, samples: Samples) -> Tensor:
-        """In numbers, features and tones, from the real images of each one's class: [N, 3]."""
+        """Distances from the real images of each one's class, in numbers, features and tones: [N, 3]."""
         found = torch.zeros(len(samples.labels), len(MARGINS))
         for label in samples.labels.unique():
             of_class = samples.labels == label
@@ -142,7 +143,7 @@ class OutlierModels(NamedTuple):
         return found
 
     def excesses(self, samples: Samples, group_size: float = 1.0) -> list[Excess]:
-        """Of images beside the real ones. `group_size`: of how many images each says the same, on average."""
+        """The excesses of images beside the real ones. `group_size`: how many say the same, on average."""
         counts = _count(self.distances(samples), samples.labels, self.limits)
         return excesses(counts, self.real, group_size)
 
@@ -156,7 +157,7 @@ def _fit(samples: Samples, min_std: Tensor) -> list[Tensor]:
     _, deviations, vectors = torch.linalg.svd(centred, full_matrices=False)
     variances = deviations.square()
     needed = int((variances.cumsum(0) < EXPLAINED_VARIANCE * variances.sum()).sum()) + 1
-    count = max(1, min(needed, MAX_COMPONENTS, len(centred) // FOLDS))
+    count = max(1, min(needed, MAX_COMPONENTS, len(centred) // CROSS_FITS))
     components = torch.zeros(MAX_COMPONENTS, len(mean))
     components[:count] = vectors[:count]
     deviation = samples.tones.std().clamp(min=MIN_TONES_DEVIATION)
@@ -165,7 +166,7 @@ def _fit(samples: Samples, min_std: Tensor) -> list[Tensor]:
 
 
 def _distances(row: Sequence[Tensor], samples: Samples) -> Tensor:
-    """Of images of the class that `_fit` gave this row: [n, 3]."""
+    """Distances of images of the class that `_fit` gave this row: [n, 3]."""
     numbers_mean, inverse, features_mean, components, (tones_mean, tones_deviation), *_ = row
     numbers = samples.numbers - numbers_mean
     squares = ((numbers @ inverse) * numbers).sum(dim=1)
@@ -183,8 +184,9 @@ def _cross_fit(samples: Samples, min_std: Tensor) -> tuple[list[Tensor], Tensor]
         blank = Samples(*(torch.zeros(2, *part.shape[1:]) for part in samples))
         limits, distances = (torch.full((n, len(MARGINS)), math.inf) for n in (1, count))
         return [*_fit(blank, min_std), limits[0], torch.zeros(2)], distances
-    distances, fold_of = torch.zeros(count, len(MARGINS)), torch.arange(count) % FOLDS
-    for fold in range(FOLDS):
+    distances = torch.zeros(count, len(MARGINS))
+    fold_of = torch.arange(count) % CROSS_FITS
+    for fold in range(CROSS_FITS):
         row = _fit(samples.at(fold_of != fold), min_std)
         distances[fold_of == fold] = _distances(row, samples.at(fold_of == fold))
     kept = distances.quantile(LIMIT_QUANTILE, dim=0, interpolation="higher")
@@ -200,8 +202,8 @@ def _count(distances: Tensor, labels: Tensor, limits: Tensor) -> Tensor:
 
 
 def excesses(counts: Tensor, real: Tensor, group_size: float = 1.0) -> list[Excess]:
-    """Of all classes, and of each that has images, the largest first. Both int64 [classes, 2]: outliers, and
-    how many images there are."""
+    """The excesses of all classes, and of each that has images, the largest first. Both int64 [classes, 2]:
+    outliers, and how many images there are."""
     found, z = list[Excess](), joint_z(1 + len(real))
     sums = (torch.cat([each.sum(dim=0, keepdim=True), each]) for each in (counts, real))
     for row, pair in enumerate(zip(*sums, strict=True)):

@@ -63,8 +63,8 @@ def change_facts(**facts: Any) -> None:
         ({"right": 900}, "poor", ILLEGIBLE),
         ({"right": 900, "real_accuracy": 0.92}, "good", ""),  # as real images are
         ({"right": 700, "real_accuracy": 0.88}, "poor", MISREAD),
-        ({"diversity_interval": (0.79, 0.99)}, "poor", REPETITIVE),
-        ({"diversity_interval": (0.79, 0.99), "images": 99}, "poor", MORE_IMAGES),
+        ({"diversity": 0.79}, "poor", REPETITIVE),
+        ({"diversity": 0.79, "images": 99}, "poor", MORE_IMAGES),
         # An interval of ± 0.049 is one of ± 0.06 for three classes together.
         ({"diversity": 0.839, "diversity_interval": (0.8, 0.888)}, "doubtful", REPETITIVE),
         ({"diversity": 0.841, "diversity_interval": (0.8, 0.89)}, "good", ""),

@@ -2,13 +2,19 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from conftest import noise, sample_digits
 from torch import Tensor
 
-from cgan.quality.class_shift import MIN_CLASS_IMAGES, Moments, certain_differences, largest_shifts
+from cgan.quality.class_shift import (
+    MIN_IMAGES_FOR_MEAN,
+    Moments,
+    certain_differences,
+    largest_shifts,
+)
 
 IMAGES, LABELS = sample_digits()
 ORDER = torch.randperm(5000, generator=torch.Generator().manual_seed(0))
@@ -49,10 +55,20 @@ def test_a_change_of_one_class_is_named_and_no_other(
 
 
 def test_fewer_images_than_show_anything_show_nothing() -> None:
-    for few in (MIN_CLASS_IMAGES - 1, MIN_CLASS_IMAGES):
+    for few in (MIN_IMAGES_FOR_MEAN - 1, MIN_IMAGES_FOR_MEAN):
         inverted = moments((LABELS == 3).nonzero()[:few, 0], lambda images: 255 - images)
         found = largest_shifts(inverted, moments(KNOWN), (1, 28, 28))
-        assert bool(found[3].deviations) is (few == MIN_CLASS_IMAGES)
+        assert bool(found[3].deviations) is (few == MIN_IMAGES_FOR_MEAN)
+
+
+def moments_of(rows: Tensor, labels: Tensor) -> Moments:
+    of_classes = [rows[labels == label].double() for label in labels.unique()]
+    means, variances = (
+        torch.stack([part(each, dim=0) for each in of_classes])
+        for part in (torch.mean, partial(torch.var, correction=0))
+    )
+    counts = torch.tensor([*map(len, of_classes)], dtype=torch.float64)
+    return Moments(counts, means, variances)
 
 
 def test_a_mean_is_off_by_its_deviations_less_chance() -> None:
@@ -60,7 +76,7 @@ def test_a_mean_is_off_by_its_deviations_less_chance() -> None:
     rows, labels = torch.randn(20_000, 1, generator=random), torch.arange(40_000) % 2
     rows = (rows / rows.std()).repeat_interleave(2, dim=0)
     moved = rows + 3.0 * labels[:, None]
-    known, found = (Moments.of(each.split(7000), labels, 2) for each in (rows, moved))
+    known, found = (moments_of(each, labels) for each in (rows, moved))
     # 2 columns: Student's t is 2.24 normal deviations. A difference of two means has 1/100 of one, and 3
     # of them √(1/100² + 3² / 80,000).
     shifts = certain_differences(found, known, torch.zeros(1))[:, 0].tolist()
@@ -69,7 +85,7 @@ def test_a_mean_is_off_by_its_deviations_less_chance() -> None:
     # Of few images the interval is not symmetric. Of ±1 ten times, d is 3 / √(20 / 18); Student's t with 18
     # degrees of freedom 2.1009; and 2.8284 is the scale of the transformation, √(40 · 2 / 10).
     few = torch.tensor([-1.0, 1.0] * 5)[:, None]
-    known, found = (Moments.of([few + shift], torch.zeros(10).long(), 1) for shift in (0, 3))
+    known, found = (moments_of(few + shift, torch.zeros(10)) for shift in (0, 3))
     certain = 2.8284 * math.sinh(math.asinh(3 / math.sqrt(20 / 18) / 2.8284) - 2.1009 / 40**0.5)
     shift = float(certain_differences(found, known, torch.zeros(1)))
     assert shift == pytest.approx(certain, rel=1e-3)

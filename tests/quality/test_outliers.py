@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
 from cgan.quality.outliers import (
-    FOLDS,
+    CROSS_FITS,
     MARGINS,
     OutlierModels,
     Samples,
@@ -168,8 +168,8 @@ def test_a_limit_is_what_all_but_a_hundredth_keep_and_a_margin() -> None:
     """By models that lack a fifth of the images each."""
     samples = rows(DIGITS[ORDER[:600]], torch.zeros(600, dtype=torch.int64))
     distances = torch.zeros(600, 3)
-    for fold in range(FOLDS):
-        kept = torch.arange(600) % FOLDS != fold
+    for fold in range(CROSS_FITS):
+        kept = torch.arange(600) % CROSS_FITS != fold
         lacking = OutlierModels.fit(samples.at(kept), samples, (1, 28, 24), 1)
         distances[~kept] = lacking.distances(samples.at(~kept))
     limits = MARGINS * distances.quantile(0.99, dim=0, interpolation="higher")

@@ -57,18 +57,18 @@ def test_data_are_compared_with_those_a_person_accepted_last(registry: Registry)
         return [version.accepted_data for version in reversed(registry.versions())]
 
     for number in (1, 2, 3):
-        registry.promote(number, previous=number - 1 or None, why="passed the gate: good")
+        registry.promote(number, why="passed the gate: good")
     assert accepted() == [1, 1, 1, 4, 5]
     cgan("registry", "promote", "3", "--why", "new scanner")
     assert accepted() == [1, 1, 3, 4, 5] and registry.champion_number() == 3
-    registry.promote(4, previous=3, why="passed the gate: good")
+    registry.promote(4, why="passed the gate: good")
     assert accepted() == [1, 1, 3, 3, 5]
     cgan("registry", "promote", "5", "--why", "new scanner, and light")
     registry.rollback("too grey")
     assert registry.champion_number() == 4 and accepted() == [1, 1, 3, 3, 5]
     # Made champion in MLflow: its own data.
     registry.client.delete_model_version_tag("cgan", "4", "champion.anchor")
-    registry.promote(2, previous=4, why="passed the gate: good")
+    registry.promote(2, why="passed the gate: good")
     assert accepted() == [1, 4, 3, 4, 5]
 
 
@@ -136,7 +136,7 @@ def test_champions_are_a_stack_whatever_is_killed(registry: Registry) -> None:
     add_versions(registry, 4)
 
     def promote(number: int) -> None:
-        registry.promote(number, previous=registry.champion_number(), why="good")
+        registry.promote(number, why="good")
 
     def is_marked(number: int) -> bool:
         return ROLLED_BACK in registry.version(number).tags

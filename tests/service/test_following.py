@@ -32,7 +32,7 @@ def registry(root: Path) -> Iterator[Registry]:
 
 
 def promote(registry: Registry, number: int) -> None:
-    registry.promote(number, previous=registry.champion_number(), why="a test")
+    registry.promote(number, why="a test")
 
 
 def following(asked: str | None = None) -> GeneratorProvider:

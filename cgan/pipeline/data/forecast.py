@@ -24,7 +24,7 @@ def forecast(data: Images, params: Params) -> Iterator[str]:
         if len(part):
             counts = dict(zip(part.class_names, part.counts.tolist(), strict=True))
             yield f"{title}: {describe_counts(counts)}."
-    yield from too_few_held_out(held_out, params.gate.min_judge_accuracy)
+    yield from too_few_held_out(held_out)
     choice = choose(params.train, training)
     yield f"Chosen for these images: {choice.explanation or 'nothing, as `train` has no `auto`'}."
     if choice.advice:

@@ -76,7 +76,9 @@ class Registry:
     as it may be shown."""
 
     def __init__(self, model: str, client: MlflowClient, address: str) -> None:
-        self.model, self.client, self.address = model, client, address
+        self.model = model
+        self.client = client
+        self.address = address
 
     def versions(self) -> list[Version]:
         """Newest first."""
@@ -131,23 +133,13 @@ class Registry:
         for key, value in tags.items():
             self.client.set_model_version_tag(self.model, str(number), key, value[:5000])
 
-    def promote(
-        self, number: int, *, previous: int | None, why: str, by_person: bool = False
-    ) -> None:
-        """Make a version the champion, if `previous` is it still (None: there is none). A person accepts
-        its data, too: from then on data are compared with these.
-
-        Raises ModelError when somebody else changed the champion first; then nothing is changed.
-        """
+    def promote(self, number: int, *, why: str, by_person: bool = False) -> None:
+        """Make a version the champion. A person accepts its data, too: from then on data are compared with
+        these."""
         with store.store_locked():
             champion = self.champion_number()
             if champion == number:
                 return
-            if champion != previous:
-                raise ModelError(
-                    f"version {number} of `{self.model}` was not promoted, because the champion has changed "
-                    f"(before: version {previous}, now: {champion}). Run the command again."
-                )
             accepted = number
             if champion is not None and not by_person:
                 accepted = self.version(champion).accepted_data

@@ -80,7 +80,7 @@ def promote(version: Number, why: Why, force: Force = False) -> None:
                 f"version {version} of `{registry.model}` has not passed the gate: {state} "
                 "`--force` promotes it anyway."
             )
-        registry.promote(version, previous=champion, why=why, by_person=True)
+        registry.promote(version, why=why, by_person=True)
     typer.echo(f"Version {version} is champion now: {why}")
 
 

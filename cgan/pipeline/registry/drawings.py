@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from cgan.base.report import Kind, in_words
@@ -15,16 +14,17 @@ from cgan.pipeline.registry.checks import Finding, largest
 from cgan.quality.class_shift import Moments, Shift, largest_shifts
 from cgan.quality.conditions import Conditions
 from cgan.quality.evaluation import Evaluation
-from cgan.quality.intervals import Estimate, critical_t, falls_short, falls_short_of_real
+from cgan.quality.intervals import Estimate, critical_t, falls_short_of_real
 from cgan.quality.judge import predict
 from cgan.quality.outliers import Excess, OutlierModels, Samples
+from cgan.quality.proportions import joint_z, wilson_interval
 
 
 @dataclass(frozen=True)
 class Drawings:
-    """A generator's drawings, measured: their evaluation; of each class the column that is furthest from its
-    training images; and the shares that are like no real image. `champion`: the evaluation of its drawings,
-    under the same conditions, where there is one."""
+    """Measurements of a generator's drawings: their evaluation; of each class the column that is furthest
+    from its training images; and the shares that are like no real image. `champion`: the evaluation of its
+    drawings, under the same conditions, where there is one."""
 
     evaluation: Evaluation
     shifts: Sequence[Shift]
@@ -32,7 +32,7 @@ class Drawings:
     champion: Evaluation | None = None
 
     @classmethod
-    def of(
+    def measure(
         cls,
         drawings: Tensor,
         conditions: Conditions,
@@ -42,10 +42,10 @@ class Drawings:
         """The measurements of drawings uint8 [N, C, H, W] of the conditions' classes, by the judge and by how
         they look beside real images, whatever the judge sees. `models`: of these real images."""
         pixels, real_labels, _ = conditions.train.tensors
-        labels, classes = conditions.drawn_labels, conditions.classes
+        labels = conditions.drawn_labels
         prediction = predict(conditions.judge, drawings)
-        looks = Moments.of_images(drawings, labels, classes)
-        looks_of_real = Moments.of_images(pixels, real_labels, classes)
+        looks = Moments.of_images(drawings, labels, conditions.classes)
+        looks_of_real = Moments.of_images(pixels, real_labels, conditions.classes)
         return cls(
             conditions.measure(drawings, prediction=prediction),
             largest_shifts(looks, looks_of_real, drawings.shape[1:]),
@@ -58,19 +58,20 @@ class Drawings:
 
 
 def drawn_outliers(drawings: Drawings, limits: GateParams) -> Finding:
-    return largest_excess(drawings.outliers, limits, "drawings", drawings.evaluation.names)
+    names = drawings.evaluation.names
+    return largest_excess(drawings.outliers, limits.max_outliers, "drawings", names)
 
 
 def largest_excess(
-    outliers: Iterable[Excess], limits: GateParams, images: str, class_names: Sequence[str]
+    outliers: Iterable[Excess], limit: float, images: str, class_names: Sequence[str]
 ) -> Finding:
-    """Of all classes together, and of each. `images`: what they are, in words."""
+    """The largest share of outliers, of all classes together and of each. `images`: what they are."""
     found = []
     for excess in outliers:
         of = "all classes" if excess.label is None else f"class {class_names[excess.label]}"
-        words = f"{percent(excess.share)} of the {images} of {of} are like no real image of theirs"
+        words = f"{percent(excess.share)} of the {images} of {of}"
         found.append((excess.low, f"{words} (of real images {percent(excess.real)})"))
-    return largest(found, limits.max_outliers)
+    return largest(found, limit)
 
 
 def drawn_shift(drawings: Drawings, limits: GateParams) -> Finding:
@@ -78,7 +79,7 @@ def drawn_shift(drawings: Drawings, limits: GateParams) -> Finding:
 
 
 def largest_shift(shifts: Iterable[Shift], limit: float, class_names: Sequence[str]) -> Finding:
-    """Of all classes."""
+    """The largest shift of a class."""
     found = [
         (off, f"class {class_names[label]} differs in {words} ({off:.1f} deviations)")
         for label, off, words in shifts
@@ -88,21 +89,16 @@ def largest_shift(shifts: Iterable[Shift], limit: float, class_names: Sequence[s
 
 def accuracy(drawings: Drawings, limits: GateParams) -> Finding:
     """The mean over classes, as a part of what real images get. It fails, too, for a class that clearly falls
-    short of its real images, and where the judge is too weak to say so."""
-    evaluation = drawings.evaluation
-    score, reason = evaluation.score("conditional_accuracy"), evaluation.not_measurable
-    if not reason and score.real_interval and score.real_interval[0] < limits.min_judge_accuracy:
-        low, high = map(percent, score.real_interval)
-        at_least = percent(limits.min_judge_accuracy)
-        reason = (
-            f"the judge is right on {low} to {high} of real images, expected at least {at_least}"
-        )
-    if reason or not score.value or not score.real or not score.interval:
-        return Finding(score.value, passed=False, why=reason)
-    low_end, high_end = score.interval
+    short of its real images, and where the judge cannot tell."""
+    evaluation = replace(drawings.evaluation, min_judge_accuracy=limits.min_judge_accuracy)
+    score = evaluation.score("conditional_accuracy")
+    if evaluation.judge_weakness or not score.value or not score.real or not score.interval:
+        why = f"the judge cannot tell: {evaluation.judge_weakness}"
+        return Finding(score.value, passed=False, why=why)
+    low, high = score.interval
     of_all = Finding(
         score.value / score.real,
-        (low_end / score.real, high_end / score.real),
+        (low / score.real, high / score.real),
         note=f"({percent(score.value)}, real images {percent(score.real)})",
     )
     short = falls_short_of_real(evaluation, limits.min_relative_accuracy)
@@ -117,41 +113,35 @@ def accuracy(drawings: Drawings, limits: GateParams) -> Finding:
     return of_all._replace(passed=False, why=listed(classes, 3))
 
 
-def copies(drawings: Drawings, limits: GateParams) -> Finding | None:
-    """Of all drawings. Of a class few are compared, and classes differ: it fails by a share that is clearly
-    above the limit."""
-    evaluation, limit = drawings.evaluation, limits.max_copies_over_floor
-    score = evaluation.score("copies")
-    if score.value is None or score.interval is None:
-        return None
-    real = score.real or 0.0
-    low, high = (end - real for end in score.interval)
-    of_all = Finding(score.value - real, (low, high))
-    counts = torch.tensor([(row.copies, row.compared) for row in evaluation.classes])
-    copied, compared = counts.unbind(dim=1)
-    over = falls_short(compared - copied, compared, 1 - limit - real)
-    if high > limit or not over.any():
-        return of_all
-    worst = int((copied / compared).where(over, 0.0).argmax())
-    why = (
-        f"of class {evaluation.names[worst]} {copied[worst]} of {compared[worst]}, of real images "
-        f"{percent(real)}; at most {percent(limit)} more may, and chance does not explain it"
-    )
-    return of_all._replace(passed=False, why=why)
-
-
-def diversity(drawings: Drawings, _: GateParams) -> Finding | None:
-    """Of the class whose interval has the lowest lower end."""
+def copies(drawings: Drawings, limits: GateParams) -> Finding:
+    """The largest share of near copies, of all classes together and of each, less that of real images and
+    what chance explains."""
     evaluation = drawings.evaluation
+    real = evaluation.score("copies").real or 0.0
+    names = [f"class {name}" for name in evaluation.names]
+    counts = [(row.copies, row.compared) for row in evaluation.classes]
+    total = tuple(map(sum, zip(*counts, strict=True)))
+    z = joint_z(1 + len(counts))
+    found = []
+    for of, (copied, compared) in zip(["all classes", *names], [total, *counts], strict=True):
+        low, _ = wilson_interval(copied, compared, z) if compared else (0.0, 1.0)
+        words = f"{copied:,} of {compared:,} drawings of {of} (of real images {percent(real)})"
+        found.append((low - real, words))
+    return largest(found, limits.max_copies_over_floor)
+
+
+def diversity(drawings: Drawings, limits: GateParams) -> Finding | None:
+    """The diversity of the class that has least. Its value decides: noise is a tenth of what repeats cost."""
     measured = [
-        (row.diversity_interval, row.diversity, name)
-        for name, row in zip(evaluation.names, evaluation.classes, strict=True)
-        if row.diversity is not None and row.diversity_interval is not None
+        (row.diversity, row.diversity_interval, name)
+        for name, row in zip(drawings.evaluation.names, drawings.evaluation.classes, strict=True)
+        if row.diversity is not None
     ]
     if not measured:
         return None
-    interval, value, name = min(measured)
-    return Finding(value, interval, note=f"(class {name})")
+    value, interval, name = min(measured)
+    passed = value >= limits.min_worst_class_diversity
+    return Finding(value, interval, passed, f"(class {name})", kind="number")
 
 
 def excess_distance(drawings: Drawings, _: GateParams) -> Finding | None:
@@ -177,15 +167,16 @@ def accuracy_change(drawings: Drawings, _: GateParams) -> Finding | None:
 def _change(
     drawings: Drawings, key: str, tolerated: float, against: str = "not_worse"
 ) -> Finding | None:
-    """Of a metric, from the champion's value. It may not be clearly worse, by more than `tolerated`;
-    "better" asks for a better one. The interval is at 95 % for both metrics together (Bonferroni)."""
+    """The change of a metric from the champion's value. It may not be clearly worse, by more than
+    `tolerated`; "better" asks for a better one. The interval is at 95 % for both metrics (Bonferroni)."""
     if drawings.champion is None or drawings.evaluation.not_measurable:
         return None
     score = drawings.evaluation.score(key)
-    new, old = map(Estimate.of_score, (score, drawings.champion.score(key)))
+    new = Estimate.of_score(score)
+    old = Estimate.of_score(drawings.champion.score(key))
     change = new - old
-    freedom, deviation = len(change.replicates) - 1, float(change.replicates.std())
-    reach = critical_t(freedom, comparisons=2) * deviation
+    t = critical_t(len(change.replicates) - 1, comparisons=2)
+    reach = t * float(change.replicates.std())
     low, high = change.value - reach, change.value + reach
     least_gain, most_gain = (-high, -low) if score.better == "lower" else (low, high)
     is_better, is_worse = least_gain > 0, most_gain < -tolerated

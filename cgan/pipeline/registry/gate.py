@@ -73,7 +73,7 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
             _record(registry, version, report)
             if verdict == "passed" and params.gate.promote:
                 why = f"passed the gate: {reasons[0]}"
-                registry.promote(version.number, previous=number, why=why)
+                registry.promote(version.number, why=why)
                 report = _report(version, champion, "promoted", *result)
     say(report.as_text())
     return report

@@ -1,4 +1,4 @@
-"""How a challenger is judged: both generators before one judge, if today's data are like the champion's."""
+"""The judgement of a challenger: both generators before one judge, if the data are like the champion's."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from cgan.models.hardware import compute_deterministically
 from cgan.models.model_file import load_generator
 from cgan.params.sections import Params
 from cgan.pipeline.inputs import Inputs
-from cgan.pipeline.registry.checks import CHAMPION, DATA, DRAWINGS, Check
+from cgan.pipeline.registry.checks import CHAMPION_GROUP, DATA_GROUP, LIMITS_GROUP, Check
 from cgan.pipeline.registry.client import Registry, Version
 from cgan.pipeline.registry.drawings import Drawings
 from cgan.pipeline.registry.recorded_run import find
 from cgan.pipeline.registry.rows import check_group
-from cgan.pipeline.registry.todays_data import Comparison, KeptData
+from cgan.pipeline.registry.todays_data import DataComparison, KeptData
 from cgan.quality.conditions import Conditions
 from cgan.quality.intervals import REPLICATES
 from cgan.quality.outliers import OutlierModels
@@ -51,8 +51,10 @@ def judge(registry: Registry, champion: Version | None, params: Params) -> Judge
     cannot be read, or draws something else than what was trained now.
     """
     compute_deterministically()
-    inputs, limits = Inputs.load(params.train.device), params.gate
-    generators, checks, notes = [inputs.model], list[Check](), list[str]()
+    inputs = Inputs.load(params.train.device)
+    limits = params.gate
+    generators = [inputs.model]
+    checks, notes = list[Check](), list[str]()
     if champion:
         with find(f"models:/{registry.model}/{champion.number}").generator_file() as path:
             model, facts = load_generator(path)
@@ -70,10 +72,11 @@ def judge(registry: Registry, champion: Version | None, params: Params) -> Judge
         if facts.get("data_digest") != inputs.facts["data_digest"]:
             notes.append(OTHER_DATA)
             for kept in _kept_data(registry, champion):
-                heading = f"{DATA} beside {kept.owner}"
-                checks += check_group(DATA, Comparison.of(kept, inputs), limits, heading)
+                comparison = DataComparison.measure(kept, inputs)
+                heading = f"{DATA_GROUP} beside {kept.owner}"
+                checks += check_group(DATA_GROUP, comparison, limits, heading)
     real = inputs.judge, inputs.train, inputs.held_out
-    outlier_models = OutlierModels.of(*real)
+    outlier_models = OutlierModels.fit_images(*real)
     if not all(check.passed for check in checks):
         return Judgement(inputs, outlier_models, checks, [DATA_ADVICE])
     # As the stage `evaluate` has them; fewer where a drawing takes long.
@@ -83,8 +86,8 @@ def judge(registry: Registry, champion: Version | None, params: Params) -> Judge
         generator.draw(conditions.drawn_labels, conditions.params.seed) for generator in generators
     )
     measured = map(conditions.measure, drawn_by_champion)
-    drawings = Drawings.of(drawn, conditions, outlier_models, *measured)
-    for group in (DRAWINGS, CHAMPION):
+    drawings = Drawings.measure(drawn, conditions, outlier_models, *measured)
+    for group in (LIMITS_GROUP, CHAMPION_GROUP):
         checks += check_group(group, drawings, limits)
     context = conditions.context(str(inputs.facts["digest"])) | {"replicates": REPLICATES}
     facts = {"measured": drawings.evaluation.values(), "measurement_context": context}
@@ -94,8 +97,8 @@ def judge(registry: Registry, champion: Version | None, params: Params) -> Judge
 
 
 def _kept_data(registry: Registry, champion: Version) -> list[KeptData]:
-    """Of the champion, so that data cannot change much in one night; and of the version that a person
-    accepted last, so that they cannot drift as far over many nights."""
+    """The data of the champion, so that they cannot change much in one night; and those of the version that a
+    person accepted last, so that they cannot drift as far over many nights."""
     owners = {champion.accepted_data: f"version {champion.accepted_data}'s"}
     owners |= {champion.number: "the champion's"}
     versions = [version for version in registry.versions() if version.number in owners]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from cgan.params.sections import GateParams
-from cgan.pipeline.registry.checks import CHAMPION, DATA, DRAWINGS, Check, Row
+from cgan.pipeline.registry.checks import CHAMPION_GROUP, DATA_GROUP, LIMITS_GROUP, Check, Row
 from cgan.pipeline.registry.drawings import (
     accuracy,
     accuracy_change,
@@ -27,7 +27,7 @@ from cgan.pipeline.registry.todays_data import (
     data_outliers,
 )
 
-DATA_ROWS = (  # of a `todays_data.Comparison`
+DATA_ROWS = (  # of a `DataComparison`
     Row(
         "max_class_shift", "standard deviations by which new images of a class differ", class_shift
     ),
@@ -44,7 +44,7 @@ DATA_ROWS = (  # of a `todays_data.Comparison`
         "class_loss",
     ),
 )
-DRAWING_ROWS = (  # of `drawings.Drawings`
+DRAWING_ROWS = (  # of `Drawings`
     Row("max_outliers", "drawings that are like no real image, beyond chance", drawn_outliers),
     Row("max_drawn_shift", "standard deviations by which a class's drawings differ", drawn_shift),
     Row("min_relative_accuracy", "accuracy, as a part of real images'", accuracy),
@@ -52,11 +52,11 @@ DRAWING_ROWS = (  # of `drawings.Drawings`
     Row("min_worst_class_diversity", "diversity of a class, beside real images", diversity),
     Row("max_fid_over_floor", "Fréchet distance above that of real images", excess_distance),
 )
-CHAMPION_ROWS = (  # of `drawings.Drawings`, too
+CHAMPION_ROWS = (  # of `Drawings`, too
     Row("against_champion", "Fréchet distance", distance_change, "fid_judge"),
     Row(None, "conditional accuracy", accuracy_change, "conditional_accuracy"),
 )
-ROWS = {DATA: DATA_ROWS, DRAWINGS: DRAWING_ROWS, CHAMPION: CHAMPION_ROWS}
+ROWS = {DATA_GROUP: DATA_ROWS, LIMITS_GROUP: DRAWING_ROWS, CHAMPION_GROUP: CHAMPION_ROWS}
 
 
 def check_group(group: str, subject: Any, limits: GateParams, heading: str = "") -> list[Check]:

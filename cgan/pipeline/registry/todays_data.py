@@ -2,14 +2,14 @@
 
 Today's judge learnt from today's data: it finds the drawings of spoilt data good and those of a good champion
 bad. So data are measured by what is kept at a version's run: how the images of each class looked, and its
-judge. They raise an alarm at the optimistic end of an interval, so that noise raises none.
+judge.
 """
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from cgan.base.text import percent
+from cgan.data.images import Images, image_digests, joined
 from cgan.models.model_file import load_tensors, save_tensors
 from cgan.params.sections import GateParams
 from cgan.pipeline.inputs import Inputs
@@ -30,105 +31,83 @@ from cgan.quality.outliers import Excess, OutlierModels, Samples
 from cgan.quality.proportions import joint_z
 
 KEPT_FILE = "training_data.safetensors"
+KEPT_KIND = "kept_data"  # of the file
 MAX_JUDGED = 5000  # images, at most, that the version's judge sees
 MAX_CLASS_LOSS = 0.25  # of a class's share of the images
 
 
 @dataclass(frozen=True)
 class KeptData:
-    """`owner`: whose data, as `the champion's`. `looks`: the moments of all images; `digests` int64 [N]: of
-    all images with their labels; `models`: of what real images of each class are like, in the eyes of
-    `judge`; None where an older cgan kept none."""
+    """What is kept of a version's data. `owner`: whose they are, as `the champion's`. `looks`: the moments of
+    all images; `digests` int64 [N]: of all images with their labels; `models`: of what real images of each
+    class are like, in the eyes of `judge`."""
 
     owner: str
     looks: Moments
     digests: Tensor
     judge: Judge
-    models: OutlierModels | None
+    models: OutlierModels
 
     @classmethod
     def load(cls, registry: Registry, version: Version, owner: str) -> KeptData:
-        """What was kept of a version. Raises ModelError when it is gone or damaged."""
+        """The data of a version. Raises ModelError when they are gone, damaged, or of an older cgan."""
         with registry.downloaded(f"runs:/{version.run_id}/{GATE_FOLDER}") as folder:
             judge, _ = load_judge(folder / JUDGE.name)
-            kept, _ = load_tensors(folder / KEPT_FILE, "training_data")
-        looks, models = (_starting_with(prefix, kept) for prefix in ("looks.", "models."))
-        return cls(
-            owner,
-            Moments(**looks),
-            kept["fingerprints"],
-            judge,
-            OutlierModels(**models) if models else None,
-        )
+            kept, _ = load_tensors(folder / KEPT_FILE, KEPT_KIND)
+        digests = kept.pop("digests")
+        models = OutlierModels(*map(kept.pop, OutlierModels._fields))
+        return cls(owner, Moments(**kept), digests, judge, models)
 
 
 def keep_data(registry: Registry, version: Version, inputs: Inputs, models: OutlierModels) -> None:
     """Store at the version's run what `KeptData.load` reads."""
-    images, labels = _all_images(inputs)
-    looks = Moments.of_images(images, labels, inputs.held_out.classes)
-    tensors = {f"looks.{key}": value for key, value in vars(looks).items()}
-    tensors |= {f"models.{key}": value for key, value in models._asdict().items()}
-    tensors["fingerprints"] = _digests(images, labels)
+    images = joined(inputs.train, inputs.held_out)
+    looks = Moments.of_images(*images.tensors[:2], images.classes)
+    tensors = {**vars(looks), **models._asdict(), "digests": _digests(images)}
     with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
-        save_tensors(Path(folder) / KEPT_FILE, "training_data", tensors, {})
+        save_tensors(Path(folder) / KEPT_FILE, KEPT_KIND, tensors, {})
         for path in (JUDGE, Path(folder) / KEPT_FILE):
             registry.client.log_artifact(version.run_id, str(path), GATE_FOLDER)
 
 
-def _starting_with(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): tensors[key] for key in tensors if key.startswith(prefix)}
-
-
-def _all_images(inputs: Inputs) -> tuple[Tensor, Tensor]:
-    """The images and labels of the training part and the hold-out."""
-    parts = (inputs.train, inputs.held_out)
-    pixels, labels, _ = zip(*(part.tensors for part in parts), strict=True)
-    return torch.cat(pixels), torch.cat(labels)
-
-
-def _digests(images: Tensor, labels: Tensor) -> Tensor:
+def _digests(images: Images) -> Tensor:
     """A hash of each image with its label: int64 [N]. Equal images with equal labels have equal hashes."""
-    digests = [
-        hashlib.blake2b(image.tobytes(), digest_size=8, salt=b"%d" % label).digest()
-        for image, label in zip(images.numpy(), labels.tolist(), strict=True)
-    ]
-    return torch.tensor([int.from_bytes(d, signed=True) for d in digests], dtype=torch.int64)
+    first_halves = image_digests(images.pixels).view(np.int64)[::2]
+    return torch.from_numpy(first_halves ^ images.labels)
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Today's images and labels beside those that were `kept`.
+class DataComparison:
+    """Today's images beside those that were `kept`.
 
     `shifts` and `outliers`: of the new images, those that were not there under the same label, for a few
-    would not show among many; None where there are none. `counts` [classes]: of all images; `group_size`:
-    `mean_group_size`.
+    would not show among many; empty where there are none. `counts` float64 [classes]: of all images;
+    `group_size`: `mean_group_size`.
     """
 
     kept: KeptData
-    class_names: list[str]
+    class_names: Sequence[str]
     counts: Tensor
     group_size: float = 1.0
-    shifts: list[Shift] | None = None
-    outliers: list[Excess] | None = None
+    shifts: Sequence[Shift] = ()
+    outliers: Sequence[Excess] = ()
 
     @classmethod
-    def of(cls, kept: KeptData, inputs: Inputs) -> Comparison:
-        (images, labels), names = _all_images(inputs), inputs.held_out.class_names
-        counts, group_size = labels.bincount(minlength=len(names)), mean_group_size(inputs)
-        all_data = cls(kept, names, counts.double(), group_size)
-        new = (~torch.isin(_digests(images, labels), kept.digests)).nonzero()[:, 0]
-        if not len(new):
-            return all_data
-        looks = Moments.of_images(images[new], labels[new], len(names))
-        shifts = largest_shifts(looks, kept.looks, images.shape[1:])
-        outliers = []
-        if kept.models:
-            order = torch.randperm(len(new), generator=torch.Generator().manual_seed(0))
-            judged = new[order][:MAX_JUDGED]
-            features = predict(kept.judge, images[judged]).features
-            samples = Samples.of(images[judged], features, labels[judged])
+    def measure(cls, kept: KeptData, inputs: Inputs) -> DataComparison:
+        """The comparison of all images, of the training part and the hold-out."""
+        images = joined(inputs.train, inputs.held_out)
+        group_size = mean_group_size(inputs)
+        new = images.at(~np.isin(_digests(images).numpy(), kept.digests.numpy()))
+        shifts, outliers = list[Shift](), list[Excess]()
+        if len(new):
+            looks = Moments.of_images(*new.tensors[:2], images.classes)
+            shifts = largest_shifts(looks, kept.looks, images.shape)
+            some = np.random.default_rng(0).permutation(len(new))[:MAX_JUDGED]
+            pixels, labels, _ = new.at(some).tensors
+            samples = Samples.of(pixels, predict(kept.judge, pixels).features, labels)
             outliers = kept.models.excesses(samples, group_size)
-        return replace(all_data, shifts=shifts, outliers=outliers)
+        counts = images.tensors.counts.double()
+        return cls(kept, images.class_names, counts, group_size, shifts, outliers)
 
 
 def mean_group_size(inputs: Inputs) -> float:
@@ -141,28 +120,24 @@ def mean_group_size(inputs: Inputs) -> float:
     return float(np.square(sizes).sum() / sizes.sum())
 
 
-# -- What the rows measure ------------------------------------------------------------------------------
+# -- Measurements of the rows -------------------------------------------------------------------------
 
 
-def class_shift(data: Comparison, limits: GateParams) -> Finding | None:
-    if data.shifts is None:
+def class_shift(data: DataComparison, limits: GateParams) -> Finding | None:
+    if not data.shifts:
         return None
     return largest_shift(data.shifts, limits.max_class_shift, data.class_names)
 
 
-def data_outliers(data: Comparison, limits: GateParams) -> Finding | None:
-    if data.outliers is None:
+def data_outliers(data: DataComparison, limits: GateParams) -> Finding | None:
+    if not data.outliers:
         return None
-    if data.kept.models is None:
-        older = f"not compared: of {data.kept.owner} data an older cgan kept too little"
-        return Finding(None, passed=True, note=f"({older})")
-    return largest_excess(data.outliers, limits, "new images", data.class_names)
+    return largest_excess(data.outliers, limits.max_outliers, "new images", data.class_names)
 
 
-def class_loss(data: Comparison, _: GateParams) -> Finding:
-    """How much of its share of the images a class has lost, less what chance explains; of the class that has
-    lost most. Groups are drawn whole, so the variance is as many times larger (Kish, Survey Sampling, 1965,
-    5.4)."""
+def class_loss(data: DataComparison, _: GateParams) -> Finding:
+    """The largest part of its share of the images that a class has lost, less what chance explains. Groups
+    are drawn whole, so the variance is as many times larger (Kish, Survey Sampling, 1965, 5.4)."""
     counts, before = data.counts, data.kept.looks.counts
     shares, shares_before = counts / counts.sum(), before / before.sum()
     # Of two binomial shares whose difference is 0, with the shares of both taken together.
