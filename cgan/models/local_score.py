@@ -40,7 +40,9 @@ MAX_STRIDE_FRACTION = 1 / 4  # of a window's side, from one window to the next; 
 # `window_scale` for images with sides below LARGE_SIDE pixels, and for larger ones.
 SMALL_IMAGE_SCALE, LARGE_IMAGE_SCALE = 1.35, 1.9
 LARGE_SIDE = 48
-# -- Weights of the sources
+# -- Sources
+# Below this noise windows are small and few sources matter: so many, those that fit some window best.
+FINE_NOISE, FINE_SOURCES = 1.0, 60
 MIN_LOG_WEIGHT = -12.0  # a source with less in all windows is left out
 # The cap is at least so many times 1/N, with N sources. Below 1/N no weights would add up to 1.
 MIN_CAP_FACTOR = 1.5
@@ -54,8 +56,7 @@ VALUES_AT_ONCE, VALUES_AT_ONCE_ON_GPU = 250_000, 50_000_000
 # A set has a plain background if at least this share of all its pixels has one value (photographs of tiles
 # .01, alphabets .86, digits .81).
 MIN_BACKGROUND_SHARE = 0.3
-# -- Seconds of a core for a step, and for each value of each source in it (one busy core:
-# 28×28 in grey from 450 sources .050 s a drawing, 64×64 in colour from 250 .124 s)
+# -- Seconds of a core for a step, and for each value of each source in it
 SECONDS_PER_STEP, SECONDS_PER_VALUE = 1.5e-3, 2.8e-9
 
 
@@ -63,7 +64,7 @@ SECONDS_PER_STEP, SECONDS_PER_VALUE = 1.5e-3, 2.8e-9
 class LocalScoreSettings:
     """How drawings are made. The noise `sigma_max` and `sigma_min` has the unit of pixels from -1 to 1."""
 
-    steps: int = 18
+    steps: int = 12
     sigma_max: float = SIGMA_MAX
     sigma_min: float = 0.03
     rho: float = 7.0
@@ -116,7 +117,8 @@ class LocalScoreSampler(GenerativeModel):
     def from_images(
         cls, images: Tensor, labels: Tensor, params: Mapping[str, Any]
     ) -> LocalScoreSampler:
-        settings, scale = suitable_settings(*images.shape[2:]), params["score_window_scale"]
+        settings = suitable_settings(*images.shape[2:])
+        scale = params["score_window_scale"]
         if scale != "auto":
             settings = replace(settings, window_scale=scale)
         return cls(images, labels, settings)
@@ -131,9 +133,13 @@ class LocalScoreSampler(GenerativeModel):
 
     @property
     def seconds_per_drawing(self) -> float:
-        largest_class = int(self.labels.bincount().max())
-        values = min(largest_class, self.settings.sources) * self.images[0].numel()
-        return self.settings.steps * (SECONDS_PER_STEP + SECONDS_PER_VALUE * values)
+        most_sources = min(int(self.labels.bincount().max()), self.settings.sources)
+        sources = [
+            min(most_sources, FINE_SOURCES) if sigma < FINE_NOISE else most_sources
+            for sigma in noise_levels(self.settings)
+        ]
+        values = sum(sources) * self.images[0].numel()
+        return SECONDS_PER_STEP * self.settings.steps + SECONDS_PER_VALUE * values
 
     def draw(self, labels: Tensor, seed: int) -> Tensor:
         """One image a label: uint8 [M, C, H, W] on the CPU, for labels int64 [M], each with images.
@@ -163,6 +169,8 @@ class LocalScoreSampler(GenerativeModel):
         image = noise * self.settings.sigma_max
         sigmas = noise_levels(self.settings)
         for sigma, next_sigma in zip(sigmas, [*sigmas[1:], 0.0], strict=True):
+            if sigma < FINE_NOISE and len(sources) > FINE_SOURCES:
+                sources = nearest_sources(image, sources, sigma, self.settings)
             clean = denoise(image, sources, source_variance, sigma, self.settings)
             # A step of Euler's method on the probability-flow ODE.
             image = torch.lerp(clean, image, next_sigma / sigma)
@@ -213,11 +221,8 @@ def denoise(
     mean of the sources' pixels there, by the mean weights of the windows in whose middle it lies. If whole
     windows were averaged, more of them would disagree, and drawings would be foggy.
     """
-    _, height, width = noisy.shape
-    side = window_side(sigma, height, width, settings.window_scale)
-    down, across = (Windows(length, side, noisy.device) for length in (height, width))
-    squared_distances = window_distances(noisy, sources, down, across)
-    logits = squared_distances.div_(-2 * sigma**2)
+    down, across = windows_of(noisy, sigma, settings)
+    logits = window_distances(noisy, sources, down, across).div_(-2 * sigma**2)
     importance = down.mixing @ source_variance @ across.mixing.T
     rows, weights = capped_softmax(logits, settings.cap, importance / importance.sum())
     total = torch.zeros_like(noisy)
@@ -226,6 +231,15 @@ def denoise(
         pixel_weights = down.mixing.T @ window_weights @ across.mixing
         total += (sources[chunk] * pixel_weights[:, None]).sum(dim=0)
     return total.div_(127.5).sub_(1)
+
+
+def nearest_sources(
+    noisy: Tensor, sources: Tensor, sigma: float, settings: LocalScoreSettings
+) -> Tensor:
+    """The FINE_SOURCES of the sources that come nearest to being the best in some window, in their order."""
+    distances = window_distances(noisy, sources, *windows_of(noisy, sigma, settings))
+    excess = (distances - distances.amin(dim=0)).flatten(1).amin(dim=1)
+    return sources[excess.argsort(stable=True)[:FINE_SOURCES].sort().values]
 
 
 class Windows:
@@ -245,6 +259,15 @@ class Windows:
         # No pixel is left out: where windows are small, the middle reaches to the next centre.
         in_middle = (distance <= max(side // 2 * MIDDLE_FRACTION, stride)).float().to(device)
         self.mixing = in_middle / in_middle.sum(dim=0)
+
+
+def windows_of(
+    image: Tensor, sigma: float, settings: LocalScoreSettings
+) -> tuple[Windows, Windows]:
+    """The windows down and across an image [C, H, W] of noise `sigma`."""
+    _, height, width = image.shape
+    side = window_side(sigma, height, width, settings.window_scale)
+    return Windows(height, side, image.device), Windows(width, side, image.device)
 
 
 def window_distances(noisy: Tensor, sources: Tensor, down: Windows, across: Windows) -> Tensor:
@@ -335,6 +358,6 @@ def may_be_photographs(pixels: Tensor) -> bool:
     """Whether images are in colour, or grey without a plain background, which sketches and characters have.
     In photographs the checkerboard of a GAN's transposed convolutions would show (Odena et al., Distill
     2016)."""
-    largest_count = int(pixels.flatten().int().bincount().max())  # of pixels of one value
+    largest_count = int(pixels.flatten().bincount().max())  # of pixels of one value
     has_background = largest_count >= MIN_BACKGROUND_SHARE * pixels.numel()
     return pixels.shape[1] == 3 or not has_background

@@ -143,6 +143,17 @@ def test_windows_and_noise_grow_with_the_image() -> None:
         assert (settings.window_scale, settings.sigma_max) == (scale, noise)
 
 
+def test_fine_steps_take_the_sources_that_fit_some_window() -> None:
+    """One is the best on the left, one on the right; the others are far everywhere."""
+    sources = torch.full((90, 1, 8, 24), 200, dtype=torch.uint8)
+    sources[30:] += torch.arange(60, dtype=torch.uint8).div(2).to(torch.uint8)[:, None, None, None]
+    sources[71, :, :, :12], sources[88, :, :, 12:] = 20, 20
+    noisy = torch.full((1, 8, 24), 20 / 127.5 - 1)
+    kept = local_score.nearest_sources(noisy, sources, 0.1, SETTINGS)
+    assert len(kept) == local_score.FINE_SOURCES
+    assert kept[-2:].amin(dim=(1, 2, 3)).tolist() == [20, 20]
+
+
 def test_the_noise_falls_from_the_most_to_the_least() -> None:
     noises = local_score.noise_levels(SETTINGS)
     assert noises[0] == pytest.approx(10) and noises[-1] == pytest.approx(0.03)
