@@ -41,7 +41,7 @@ CEILINGS = {
     "cgan/base": 625,
     "cgan/data": 1_759,
     "cgan/drawing": 794,
-    "cgan/models": 1_392,
+    "cgan/models": 1_415,
     "cgan/page": 610,
     "cgan/params": 555,
     "cgan/pipeline": 2_807,
@@ -52,7 +52,7 @@ CEILINGS = {
     "cgan/training": 1_629,
     "cgan/utility": 841,
     "flows": 847,
-    "tests": 12_507,
+    "tests": 12_518,
 }
 PAGE_LINES = 1_291  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/
