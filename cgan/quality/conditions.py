@@ -295,6 +295,8 @@ class DrawnSet:
                 diversity_interval=diverse.interval if diverse else None,
                 copies=int(copies.is_copy[copies.labels == label].sum()),
                 compared=int((copies.labels == label).sum()),
+                real_copies=int(copies.real_by_class[label, 0]),
+                real_compared=int(copies.real_by_class[label, 1]),
             )
             for label, diverse in enumerate(self.diversities)
         ]

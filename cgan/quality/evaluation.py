@@ -61,7 +61,8 @@ class ClassScores:
 
     `accuracy`: share of the drawings asked for that the judge takes for it; `real_accuracy`: of its held-out
     images. `diversity`: as a fraction of that of its training images. `copies`: how many of `compared`
-    drawings are nearer to a training image than real images are.
+    drawings are nearer to a training image than real images are; `real_copies`, how many of `real_compared`
+    real images are.
     """
 
     heldout: int = 0
@@ -72,6 +73,8 @@ class ClassScores:
     diversity_interval: Interval | None = None
     copies: int = 0
     compared: int = 0
+    real_copies: int = 0
+    real_compared: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -40,11 +40,13 @@ MAX_BLOCK_PIXELS = 2_000_000  # that are held as floats at once
 @dataclass(frozen=True)
 class NearCopies:
     """`is_copy`, bool [N], marks the drawings that are nearer to a training image of their class than real
-    images are; `real`: the share of real images that are as near; `labels`: the drawings' classes."""
+    images are; `real`: the share of real images that are as near; `labels`: the drawings' classes;
+    `real_by_class`, int64 [classes, 2]: how many real images are as near, of how many."""
 
     is_copy: Tensor
     real: float
     labels: Tensor
+    real_by_class: Tensor
 
 
 def copies_score(found: NearCopies) -> Score:
@@ -87,9 +89,11 @@ def find_near_copies(
         real_distances = torch.cat([real_distances, own_distances])
         real_labels = torch.cat([real_labels, own_labels])
     limits = _limits(real_distances, real_labels, training.classes)
-    real_share = (real_distances < limits[real_labels]).double().mean().item()
+    is_near = real_distances < limits[real_labels]
+    pairs = torch.stack([is_near, torch.ones_like(is_near)], dim=1).long()
+    real_by_class = torch.zeros(training.classes, 2).long().index_add_(0, real_labels, pairs)
     is_copy = drawn_distances < limits[drawn_labels]
-    return NearCopies(is_copy, real_share, drawn_labels)
+    return NearCopies(is_copy, is_near.double().mean().item(), drawn_labels, real_by_class)
 
 
 def _limits(real_distances: Tensor, labels: Tensor, classes: int) -> Tensor:

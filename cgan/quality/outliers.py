@@ -23,13 +23,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cgan.base.report import Interval
 from cgan.data.images import Images
 from cgan.models.hardware import available_threads, parts_on_threads
 from cgan.quality.class_shift import DESCRIBED_AT_ONCE, NAMED_COLUMNS, describe, min_deviations
 from cgan.quality.comparison import difference_interval
 from cgan.quality.judge import Judge, predict
-from cgan.quality.proportions import joint_z, wilson_interval
+from cgan.quality.proportions import joint_z, proportion_interval
 
 # A limit is so many times what real images keep, in numbers, features and tones, so that what is hardly
 # unusual is no outlier: some 3 % of honest drawings have edges softer or harder than any real image's.
@@ -203,21 +202,26 @@ def _count(distances: Tensor, labels: Tensor, limits: Tensor) -> Tensor:
 
 def excesses(counts: Tensor, real: Tensor, group_size: float = 1.0) -> list[Excess]:
     """The excesses of all classes, and of each that has images, the largest first. Both int64 [classes, 2]:
-    outliers, and how many images there are."""
-    found, z = list[Excess](), joint_z(1 + len(real))
-    sums = (torch.cat([each.sum(dim=0, keepdim=True), each]) for each in (counts, real))
-    for row, pair in enumerate(zip(*sums, strict=True)):
-        if all(images for _, images in pair):
-            (share, of_share), (real_share, of_real) = (
-                _share(each, group_size, z) for each in pair
-            )
-            low, _ = difference_interval(real_share, of_real, share, of_share)
-            found.append(Excess(row - 1 if row else None, share, real_share, low))
-    return sorted(found, key=lambda excess: -excess.low)
+    outliers, and how many images there are.
 
-
-def _share(counts: Tensor, group_size: float, z: float) -> tuple[float, Interval]:
-    """The share of outliers, by counts int64 [2] of these and of images, and its interval."""
-    outliers, images = counts.tolist()
-    groups = max(1, round(images / group_size))
-    return outliers / images, wilson_interval(round(outliers / images * groups), groups, z)
+    Classes have outliers of their own. So real images count at the class mix of the others: by weights, which
+    make them worth fewer (Kish, Survey Sampling, 1965, 11.7).
+    """
+    known = ((counts[:, 1] > 0) & (real[:, 1] > 0)).nonzero()[:, 0]
+    (found, images), (real_found, real_images) = (each[known].double().T for each in (counts, real))
+    shares, real_shares = found / images, real_found / real_images
+    weights = images / images.sum()
+    worth = 1 / (weights.square() / real_images).sum()
+    rows = [
+        (None, weights @ shares, images.sum(), weights @ real_shares, worth),
+        *zip(known.tolist(), shares, images, real_shares, real_images, strict=True),
+    ]
+    z = joint_z(1 + len(real))
+    result = []
+    for label, *numbers in rows if len(known) else ():
+        share, count, real_share, real_count = map(float, numbers)
+        of_share = proportion_interval(share, max(1, round(count / group_size)), z)
+        of_real = proportion_interval(real_share, max(1, round(real_count / group_size)), z)
+        low, _ = difference_interval(real_share, of_real, share, of_share)
+        result.append(Excess(label, share, real_share, low))
+    return sorted(result, key=lambda excess: -excess.low)

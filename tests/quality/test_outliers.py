@@ -148,7 +148,21 @@ def test_an_excess_is_less_what_chance_explains(size: int) -> None:
     )
     reach = math.hypot(0.1 - drawn.low, real.high - 0.01)
     assert found[0][:3] == (0, 0.1, 0.01) and found[0].low == pytest.approx(0.09 - reach)
-    assert found[None][1:3] == (110 / 1500, 15 / 1500) and found[1].low < 0
+    assert found[None][1:3] == pytest.approx((110 / 1500, 0.01)) and found[1].low < 0
+
+
+def test_real_images_count_at_the_class_mix_of_the_others() -> None:
+    """A rare class with more outliers of its own is no excess where all classes are drawn alike."""
+    real = torch.tensor([[0, 900], [10, 100]])
+    found = {each.label: each for each in excesses(torch.tensor([[0, 500], [50, 500]]), real)}
+    assert found[None][1:3] == pytest.approx((0.05, 0.05)) and found[None].low < 0
+    # Weights of a half make them worth 1 / (1/4 / 900 + 1/4 / 100) = 360.
+    drawn, known = (
+        binomtest(outliers, images).proportion_ci(1 - 0.05 / 3, "wilson")
+        for outliers, images in ((50, 1000), (18, 360))
+    )
+    reach = math.hypot(0.05 - drawn.low, known.high - 0.05)
+    assert found[None].low == pytest.approx(-reach)
 
 
 def test_one_honest_generator_of_twenty_has_outliers_at_most() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from cgan.base.report import Kind, in_words
@@ -16,8 +17,7 @@ from cgan.quality.conditions import Conditions
 from cgan.quality.evaluation import Evaluation
 from cgan.quality.intervals import Estimate, critical_t, falls_short_of_real
 from cgan.quality.judge import predict
-from cgan.quality.outliers import Excess, OutlierModels, Samples
-from cgan.quality.proportions import joint_z, wilson_interval
+from cgan.quality.outliers import Excess, OutlierModels, Samples, excesses
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def drawn_outliers(drawings: Drawings, limits: GateParams) -> Finding:
 def largest_excess(
     outliers: Iterable[Excess], limit: float, images: str, class_names: Sequence[str]
 ) -> Finding:
-    """The largest share of outliers, of all classes together and of each. `images`: what they are."""
+    """The largest excess, of all classes together and of each. `images`: what they are."""
     found = []
     for excess in outliers:
         of = "all classes" if excess.label is None else f"class {class_names[excess.label]}"
@@ -114,20 +114,11 @@ def accuracy(drawings: Drawings, limits: GateParams) -> Finding:
 
 
 def copies(drawings: Drawings, limits: GateParams) -> Finding:
-    """The largest share of near copies, of all classes together and of each, less that of real images and
-    what chance explains."""
-    evaluation = drawings.evaluation
-    real = evaluation.score("copies").real or 0.0
-    names = [f"class {name}" for name in evaluation.names]
-    counts = [(row.copies, row.compared) for row in evaluation.classes]
-    total = tuple(map(sum, zip(*counts, strict=True)))
-    z = joint_z(1 + len(counts))
-    found = []
-    for of, (copied, compared) in zip(["all classes", *names], [total, *counts], strict=True):
-        low, _ = wilson_interval(copied, compared, z) if compared else (0.0, 1.0)
-        words = f"{copied:,} of {compared:,} drawings of {of} (of real images {percent(real)})"
-        found.append((low - real, words))
-    return largest(found, limits.max_copies_over_floor)
+    classes = drawings.evaluation.classes
+    counts = torch.tensor([(row.copies, row.compared) for row in classes])
+    real = torch.tensor([(row.real_copies, row.real_compared) for row in classes])
+    names = drawings.evaluation.names
+    return largest_excess(excesses(counts, real), limits.max_copies_over_floor, "drawings", names)
 
 
 def diversity(drawings: Drawings, limits: GateParams) -> Finding | None:
