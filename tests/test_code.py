@@ -44,15 +44,15 @@ CEILINGS = {
     "cgan/models": 1_415,
     "cgan/page": 610,
     "cgan/params": 555,
-    "cgan/pipeline": 2_807,
+    "cgan/pipeline": 2_812,
     "cgan/privacy": 747,
-    "cgan/quality": 2_649,
+    "cgan/quality": 2_658,
     "cgan/service": 351,
     "cgan/stages": 862,
     "cgan/training": 1_629,
     "cgan/utility": 841,
     "flows": 847,
-    "tests": 12_518,
+    "tests": 12_534,
 }
 PAGE_LINES = 1_291  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/

@@ -1,8 +1,10 @@
-"""How far a training is, and how long it still takes: a line now and then."""
+"""Lines now and then: how far something is, and how long it still takes."""
 
+import contextlib
 import logging
+import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 
 from cgan.base.text import duration
 
@@ -29,3 +31,22 @@ def progress(
             speed = f"{rate * images_a_step:,.0f} images/s · " if images_a_step else ""
             left = duration((steps.stop - step - 1) / rate)
             say(f"{what}: step {step + 1:,} of {steps.stop:,} · {speed}{left} left")
+
+
+@contextlib.contextmanager
+def lines_until_done(what: str, about_s: float, say: Callable[[str], None]) -> Iterator[None]:
+    """Say what is done now and about how long it takes; then every ten seconds for how long it has been."""
+    say(f"{what}: about {duration(about_s)} …")
+    began, done = time.perf_counter(), threading.Event()
+
+    def count() -> None:
+        while not done.wait(LINE_EVERY_S):
+            say(f"… {duration(time.perf_counter() - began)} of about {duration(about_s)}")
+
+    thread = threading.Thread(target=count, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

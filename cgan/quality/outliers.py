@@ -17,14 +17,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from cgan.data.images import Images
-from cgan.models.hardware import available_threads, parts_on_threads
 from cgan.quality.class_shift import DESCRIBED_AT_ONCE, NAMED_COLUMNS, describe, min_deviations
 from cgan.quality.comparison import difference_interval
 from cgan.quality.judge import Judge, predict
@@ -34,7 +32,7 @@ from cgan.quality.proportions import joint_z, proportion_interval
 # unusual is no outlier: some 3 % of honest drawings have edges softer or harder than any real image's.
 MARGINS = torch.tensor([1.4, 1.2, 1.4])
 CROSS_FITS = 5
-MIN_TRAINING_IMAGES = 10  # of a class: with fewer nothing is said of it
+MIN_TRAINING_IMAGES = 30  # of a class: what so few keep says little of others
 MAX_TRAINING_IMAGES = 500  # of a class, that a model is fitted to
 LIMIT_QUANTILE = 0.99  # of training images' distances, of which a limit is a multiple
 MEMORY_QUANTILE = 0.9  # of distances in features, by which held-out images are further off
@@ -121,9 +119,7 @@ class OutlierModels(NamedTuple):
         """The models of images of `shape` [C, H, W]; the training images in random order."""
         min_std = min_deviations(shape, len(NAMED_COLUMNS)).float()
         of_classes = [training.at(training.labels == label) for label in range(classes)]
-        with parts_on_threads(available_threads()) as parallel:
-            fits = list(parallel(partial(_cross_fit, min_std=min_std), of_classes))
-        rows, found = zip(*fits, strict=True)
+        rows, found = zip(*(_cross_fit(each, min_std) for each in of_classes), strict=True)
         models = cls(*(torch.stack(part) for part in zip(*rows, strict=True)))
         labels = torch.cat([*(each.labels for each in of_classes), held_out.labels])
         distances = torch.cat([*found, models.distances(held_out)])

@@ -11,7 +11,7 @@ from rich.console import Console
 from cgan.base.errors import CganError
 from cgan.base.files import read_json
 from cgan.pipeline.project import EVALUATION, TRAINING
-from cgan.pipeline.registry.status import status
+from cgan.pipeline.registry.status import print_status
 from cgan.pipeline.runs.report import summary
 from cgan.quality.evaluation import Evaluation
 
@@ -20,7 +20,7 @@ EVIL = "\x1b[2J\x1b]0;owned\x07[red]deconv[/red]"
 
 def screen(root: Path) -> str:
     output = io.StringIO()
-    status(root, Console(file=output, width=20, highlight=False))  # no line is broken
+    print_status(root, Console(file=output, width=20, highlight=False))  # no line is broken
     text = output.getvalue()
     assert "\x1b" not in text and "\x07" not in text, "foreign text commands no terminal"
     return " ".join(text.split())

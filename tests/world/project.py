@@ -136,10 +136,10 @@ def new_project(folder: Path) -> Project:
 ALL_STAGES = """
 import importlib, yaml
 from cgan.pipeline.params_file import load_params
-from cgan.pipeline.registry.gate import gate
+from cgan.pipeline.registry.gate import judge_and_promote
 for name in yaml.safe_load(open("dvc.yaml"))["stages"]:
     importlib.import_module(f"cgan.stages.{name}").main()
-gate(load_params(), print)
+judge_and_promote(load_params(), print)
 """
 
 
@@ -242,13 +242,13 @@ def fit_again(key: str, steps: int) -> None:
 def gated() -> tuple[dict[str, Any], list[str]]:
     """The gate's report, and what it said."""
     from cgan.pipeline.params_file import load_params
-    from cgan.pipeline.registry.gate import gate
+    from cgan.pipeline.registry.gate import judge_and_promote
     from cgan.quality import intervals
 
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(intervals, "REPLICATES", 40)  # 200 take seconds
-        gate(load_params(), said.append)
+        judge_and_promote(load_params(), said.append)
     return json.loads(GATE_REPORT.read_text()), said
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from cgan.base.report import Interval, Kind, Number, Table, in_words
+from cgan.base.report import Cell, Interval, Kind, Number, Table, in_words
 from cgan.base.text import listed
 from cgan.params.sections import GateParams
 
@@ -35,7 +35,7 @@ class Finding(NamedTuple):
 
 def largest(found: Iterable[tuple[float, str]], limit: float, kind: Kind = "share") -> Finding:
     """The largest of values, each with its words; why: the three largest above the limit, in their words."""
-    ordered = sorted(found, key=lambda each: -each[0])
+    ordered = sorted(found, reverse=True)
     far = [words for value, words in ordered if value > limit]
     why = f"{listed(far, 3)}; at most {in_words(limit, kind)}" if far else ""
     return Finding(max([0.0, *(value for value, _ in ordered)]), why=why, kind=kind)
@@ -58,6 +58,13 @@ class Check(Number):
     def in_words(self) -> str:
         """`Fréchet distance above that of real images: 1.02 (0.81 to 1.23), expected ≤ 0.6`."""
         return f"{self.what}: {self.why or f'{self.with_interval}, expected {self.expected}'}"
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """The cells of its table."""
+        name = self.name.replace("_", " ")
+        verdict = "passed" if self.passed else "failed"
+        return name, self, self.interval_in_words, self.expected, verdict
 
     @property
     def expected(self) -> str:
@@ -118,16 +125,7 @@ def tables_of(checks: Sequence[Check]) -> list[Table]:
     tables = []
     for group in dict.fromkeys(check.group for check in checks):
         of_group = [check for check in checks if check.group == group]
-        rows = [
-            (
-                check.name.replace("_", " "),
-                check,
-                check.interval_in_words,
-                check.expected,
-                "passed" if check.passed else "failed",
-            )
-            for check in of_group
-        ]
+        notes = [check.what for check in of_group]
         head = ("", "value", "95 % interval", "expected", "")
-        tables.append(Table(group, head, rows, [check.what for check in of_group]))
+        tables.append(Table(group, head, [check.cells for check in of_group], notes))
     return tables

@@ -71,14 +71,14 @@ class Version:
         return f"version {self.number}, since {since}, by {who}: {why}"
 
 
+@dataclass(frozen=True)
 class Registry:
     """The registered model `model` in the project's store; made by `open_registry`. `address`: the store's,
     as it may be shown."""
 
-    def __init__(self, model: str, client: MlflowClient, address: str) -> None:
-        self.model = model
-        self.client = client
-        self.address = address
+    model: str
+    client: MlflowClient
+    address: str
 
     def versions(self) -> list[Version]:
         """Newest first."""

@@ -101,9 +101,9 @@ def gate() -> None:
     require_project()
     announce("Looking up the champion …")
     from cgan.pipeline.params_file import load_params
-    from cgan.pipeline.registry.gate import gate
+    from cgan.pipeline.registry.gate import judge_and_promote
 
-    report = gate(load_params(), typer.echo)
+    report = judge_and_promote(load_params(), typer.echo)
     raise typer.Exit(BLOCKED_EXIT_CODE if report.verdict == "blocked" else 0)
 
 
@@ -113,6 +113,6 @@ def status() -> None:
     root = require_project()
     from rich.console import Console
 
-    from cgan.pipeline.registry.status import status
+    from cgan.pipeline.registry.status import print_status
 
-    status(root, Console(highlight=False))
+    print_status(root, Console(highlight=False))

@@ -57,7 +57,7 @@ class Drawings:
 # -- Limits ------------------------------------------------------------------------------------------
 
 
-def drawn_outliers(drawings: Drawings, limits: GateParams) -> Finding:
+def outliers(drawings: Drawings, limits: GateParams) -> Finding:
     names = drawings.evaluation.names
     return largest_excess(drawings.outliers, limits.max_outliers, "drawings", names)
 
@@ -74,7 +74,7 @@ def largest_excess(
     return largest(found, limit)
 
 
-def drawn_shift(drawings: Drawings, limits: GateParams) -> Finding:
+def shift(drawings: Drawings, limits: GateParams) -> Finding:
     return largest_shift(drawings.shifts, limits.max_drawn_shift, drawings.evaluation.names)
 
 

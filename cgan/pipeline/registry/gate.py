@@ -6,7 +6,6 @@ killed at any moment and started again: a generator has one version, and a versi
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cgan.base.errors import ModelError
 from cgan.base.files import read_json, sha256_of
 from cgan.base.report import Report
-from cgan.models.file_facts import Facts, read_facts
+from cgan.models.file_facts import read_facts
 from cgan.params.sections import Params
 from cgan.pipeline import project
 from cgan.pipeline.registry.checks import Check, decide, tables_of
@@ -42,7 +41,7 @@ SENTENCES = {
 }
 
 
-def gate(params: Params, say: Callable[[str], None]) -> Report:
+def judge_and_promote(params: Params, say: Callable[[str], None]) -> Report:
     """Judge what the stages made; returns the report, also in reports/gate.json and .md.
 
     Raises CganError when nothing could be decided: nothing trained, the store away, a champion that cannot be
@@ -62,11 +61,9 @@ def gate(params: Params, say: Callable[[str], None]) -> Report:
             from cgan.pipeline.registry import judging
             from cgan.pipeline.registry.todays_data import keep_data
 
-            beside = f" beside version {number}, the champion" if champion else ""
-            say(f"Judging the generator{beside}: half a minute for the sample …")
-            found = judging.judge(registry, champion, params)
+            found = judging.judge(registry, champion, params, say)
             verdict, reasons = decide(found.checks)
-            result = ([*reasons, *found.notes], found.checks, found.facts)
+            result = ([*reasons, *found.notes], found.checks)
             version = registry.register(run, digest)
             keep_data(registry, version, found.inputs, found.models)
             report = _report(version, champion, verdict, *result)
@@ -110,7 +107,6 @@ def _report(
     verdict: str,
     reasons: Sequence[str],
     checks: Sequence[Check] = (),
-    facts: Facts | None = None,
 ) -> Report:
     """The report, which is written, too."""
     report = Report(
@@ -123,7 +119,6 @@ def _report(
             "challenger": {"version": version.number, "run_id": version.run_id},
             "champion": champion and {"version": champion.number, "run_id": champion.run_id},
             "checks": [asdict(check) for check in checks],
-            **(facts or {}),
         },
     )
     report.write(project.GATE_REPORT)
@@ -134,9 +129,6 @@ def _record(registry: Registry, version: Version, report: Report) -> None:
     """The verdict where MLflow shows it: the reports, the version's page and its tags."""
     for path in (project.GATE_REPORT, project.GATE_TEXT):
         registry.client.log_artifact(version.run_id, str(path), GATE_FOLDER)
-    page = report.as_markdown(strip_markdown(version.run_id))
-    # MLflow shows columns without any space between them; in the line below the head it would do harm.
-    page = re.sub(r"^\| (?!---).*", lambda row: row[0].replace("| ", "| &ensp;"), page, flags=re.M)
-    page = page[:DESCRIPTION_CHARACTERS]
+    page = report.as_markdown(strip_markdown(version.run_id))[:DESCRIPTION_CHARACTERS]
     registry.client.update_model_version(registry.model, str(version.number), page)
     registry.tag(version.number, {VERDICT: report.verdict, SUMMARY: report.sentence})

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from cgan.base.errors import ModelError
 from cgan.models.file_facts import Facts
-from cgan.models.hardware import compute_deterministically
+from cgan.models.generative import GenerativeModel
+from cgan.models.hardware import available_threads, compute_deterministically
 from cgan.models.model_file import load_generator
-from cgan.params.sections import Params
+from cgan.params.sections import EvaluateParams, GateParams, Params
 from cgan.pipeline.inputs import Inputs
+from cgan.pipeline.progress import lines_until_done
 from cgan.pipeline.registry.checks import CHAMPION_GROUP, DATA_GROUP, LIMITS_GROUP, Check
 from cgan.pipeline.registry.client import Registry, Version
 from cgan.pipeline.registry.drawings import Drawings
 from cgan.pipeline.registry.recorded_run import find
 from cgan.pipeline.registry.rows import check_group
 from cgan.pipeline.registry.todays_data import DataComparison, KeptData
-from cgan.quality.conditions import Conditions
-from cgan.quality.intervals import REPLICATES
+from cgan.quality.conditions import Conditions, labels_to_draw
 from cgan.quality.outliers import OutlierModels
 
 OTHER_DATA = (
@@ -29,21 +31,24 @@ DATA_ADVICE = (
     "check the data: if they are right, promote the version yourself (`cgan registry promote VERSION --force "
     "--why …`); if they are another data set, give its models their own name in `gate.model`"
 )
+# Seconds that judging takes, roughly: of a core, for each value of a drawing; and for everything else.
+SECONDS_PER_VALUE, OTHER_SECONDS = 2e-6, 10.0
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """`models`: of the real images, to be kept. `checks`: of the data alone, where these fail. `notes` and
-    `facts`: for the report."""
+    """`models`: of the real images, to be kept. `checks`: of the data alone, where these fail. `notes`: for
+    the report."""
 
     inputs: Inputs
     models: OutlierModels
     checks: Sequence[Check]
     notes: Sequence[str] = ()
-    facts: Facts = field(default_factory=dict)
 
 
-def judge(registry: Registry, champion: Version | None, params: Params) -> Judgement:
+def judge(
+    registry: Registry, champion: Version | None, params: Params, say: Callable[[str], None]
+) -> Judgement:
     """Compare today's data with the champion's; where they are alike, measure both generators under the same
     conditions.
 
@@ -52,54 +57,74 @@ def judge(registry: Registry, champion: Version | None, params: Params) -> Judge
     """
     compute_deterministically()
     inputs = Inputs.load(params.train.device)
-    limits = params.gate
-    generators = [inputs.model]
-    checks, notes = list[Check](), list[str]()
+    generators, notes = [inputs.model], list[str]()
+    beside = ""
     if champion:
-        with find(f"models:/{registry.model}/{champion.number}").generator_file() as path:
-            model, facts = load_generator(path)
-        trained, before = (
-            (each.classes, *each.shape, about.get("class_names"))
-            for each, about in ((inputs.model, inputs.facts), (model, facts))
-        )
-        if trained != before:
-            raise ModelError(
-                f"the champion of `{registry.model}`, version {champion.number}, draws something else "
-                f"(classes, channels, height, width, names): expected {trained}, found {before}. Set "
-                "`gate.model` in params.yaml to another name."
-            )
-        generators.append(model.to(inputs.model.device))
+        model, facts = _champion_model(registry, champion, inputs)
+        generators.append(model)
+        beside = f" beside version {champion.number}, the champion"
         if facts.get("data_digest") != inputs.facts["data_digest"]:
             notes.append(OTHER_DATA)
-            for kept in _kept_data(registry, champion):
-                comparison = DataComparison.measure(kept, inputs)
-                heading = f"{DATA_GROUP} beside {kept.owner}"
-                checks += check_group(DATA_GROUP, comparison, limits, heading)
-    real = inputs.judge, inputs.train, inputs.held_out
-    outlier_models = OutlierModels.fit_images(*real)
-    if not all(check.passed for check in checks):
-        return Judgement(inputs, outlier_models, checks, [DATA_ADVICE])
-    # As the stage `evaluate` has them; fewer where a drawing takes long.
-    once = params.evaluate.model_copy(update={"gan_train_kimg": 0.0})
-    conditions = Conditions.of(*real, once, generators)
-    drawn, *drawn_by_champion = (
-        generator.draw(conditions.drawn_labels, conditions.params.seed) for generator in generators
-    )
-    measured = map(conditions.measure, drawn_by_champion)
-    drawings = Drawings.measure(drawn, conditions, outlier_models, *measured)
+    seconds = _seconds_to_judge(generators, params.evaluate)
+    with lines_until_done(f"Judging the generator{beside}", seconds, say):
+        checks = list[Check]()
+        if champion and notes:
+            checks += _data_checks(registry, champion, inputs, params.gate)
+        real = inputs.judge, inputs.train, inputs.held_out
+        outlier_models = OutlierModels.fit_images(*real)
+        if not all(check.passed for check in checks):
+            return Judgement(inputs, outlier_models, checks, [DATA_ADVICE])
+        # As the stage `evaluate` has them; fewer where a drawing takes long.
+        once = params.evaluate.model_copy(update={"gan_train_kimg": 0.0})
+        conditions = Conditions.of(*real, once, generators)
+        drawn, *drawn_by_champion = (
+            each.draw(conditions.drawn_labels, conditions.params.seed) for each in generators
+        )
+        measured = map(conditions.measure, drawn_by_champion)
+        drawings = Drawings.measure(drawn, conditions, outlier_models, *measured)
     for group in (LIMITS_GROUP, CHAMPION_GROUP):
-        checks += check_group(group, drawings, limits)
-    context = conditions.context(str(inputs.facts["digest"])) | {"replicates": REPLICATES}
-    facts = {"measured": drawings.evaluation.values(), "measurement_context": context}
-    if drawings.champion:
-        facts["champion_measured"] = drawings.champion.values()
-    return Judgement(inputs, outlier_models, checks, notes, facts)
+        checks += check_group(group, drawings, params.gate)
+    return Judgement(inputs, outlier_models, checks, notes)
 
 
-def _kept_data(registry: Registry, champion: Version) -> list[KeptData]:
-    """The data of the champion, so that they cannot change much in one night; and those of the version that a
-    person accepted last, so that they cannot drift as far over many nights."""
+def _champion_model(
+    registry: Registry, champion: Version, inputs: Inputs
+) -> tuple[GenerativeModel, Facts]:
+    """The champion's generator, and the facts of its file."""
+    with find(f"models:/{registry.model}/{champion.number}").generator_file() as path:
+        model, facts = load_generator(path)
+    trained, before = (
+        (each.classes, *each.shape, about.get("class_names"))
+        for each, about in ((inputs.model, inputs.facts), (model, facts))
+    )
+    if trained != before:
+        raise ModelError(
+            f"the champion of `{registry.model}`, version {champion.number}, draws something else (classes, "
+            f"channels, height, width, names): expected {trained}, found {before}. Set `gate.model` in "
+            "params.yaml to another name."
+        )
+    return model.to(inputs.model.device), facts
+
+
+def _seconds_to_judge(generators: Sequence[GenerativeModel], params: EvaluateParams) -> float:
+    slowest = max(each.seconds_per_drawing for each in generators)
+    drawings = len(generators) * len(labels_to_draw(generators[0].classes, params, slowest))
+    each = slowest + SECONDS_PER_VALUE * math.prod(generators[0].shape)
+    return OTHER_SECONDS + drawings * each / available_threads()
+
+
+def _data_checks(
+    registry: Registry, champion: Version, inputs: Inputs, limits: GateParams
+) -> list[Check]:
+    """Today's data beside the champion's, so that they cannot change much in one night; and beside those of
+    the version that a person accepted last, so that they cannot drift as far over many nights."""
     owners = {champion.accepted_data: f"version {champion.accepted_data}'s"}
     owners |= {champion.number: "the champion's"}
-    versions = [version for version in registry.versions() if version.number in owners]
-    return [KeptData.load(registry, each, owners[each.number]) for each in versions]
+    checks = list[Check]()
+    for version in registry.versions():
+        if version.number in owners:
+            kept = KeptData.load(registry, version, owners[version.number])
+            comparison = DataComparison.measure(kept, inputs)
+            heading = f"{DATA_GROUP} beside {kept.owner}"
+            checks += check_group(DATA_GROUP, comparison, limits, heading)
+    return checks

@@ -20,7 +20,7 @@ from cgan.pipeline.tracking.tags import QUALITY_TAG, SOURCE_TAG
 IS_TRAINING = f"tags.`{SOURCE_TAG}` = 'cgan.stages.train'"
 
 
-def status(root: Path, console: Console) -> None:
+def print_status(root: Path, console: Console) -> None:
     """Print data, champion, verdict and training; of a store that cannot be used, why."""
     for source in (_data, _store):
         try:

@@ -123,13 +123,13 @@ def mean_group_size(inputs: Inputs) -> float:
 # -- Measurements of the rows -------------------------------------------------------------------------
 
 
-def class_shift(data: DataComparison, limits: GateParams) -> Finding | None:
+def shift(data: DataComparison, limits: GateParams) -> Finding | None:
     if not data.shifts:
         return None
     return largest_shift(data.shifts, limits.max_class_shift, data.class_names)
 
 
-def data_outliers(data: DataComparison, limits: GateParams) -> Finding | None:
+def outliers(data: DataComparison, limits: GateParams) -> Finding | None:
     if not data.outliers:
         return None
     return largest_excess(data.outliers, limits.max_outliers, "new images", data.class_names)
@@ -145,10 +145,12 @@ def class_loss(data: DataComparison, _: GateParams) -> Finding:
     variance = pooled * (1 / counts.sum() + 1 / before.sum()) * data.group_size
     certain = shares_before - shares - joint_z(len(shares)) * variance.sqrt()
     lost = (certain / shares_before).nan_to_num(nan=0.0).tolist()
-    words = [
-        f"of the images {percent(now)} are of class {name}, of {data.kept.owner} {percent(then)}"
-        for name, now, then in zip(
-            data.class_names, shares.tolist(), shares_before.tolist(), strict=True
+    parts = zip(data.class_names, lost, shares.tolist(), shares_before.tolist(), strict=True)
+    found = [
+        (
+            part,
+            f"class {name} has {percent(now)} of the images, {percent(then)} of {data.kept.owner}",
         )
+        for name, part, now, then in parts
     ]
-    return largest(zip(lost, words, strict=True), MAX_CLASS_LOSS)
+    return largest(found, MAX_CLASS_LOSS)
