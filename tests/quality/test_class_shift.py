@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ from cgan.quality.class_shift import (
     MIN_IMAGES_FOR_MEAN,
     Moments,
     certain_differences,
+    describe,
     largest_shifts,
 )
 
@@ -61,31 +61,26 @@ def test_fewer_images_than_show_anything_show_nothing() -> None:
         assert bool(found[3].deviations) is (few == MIN_IMAGES_FOR_MEAN)
 
 
-def moments_of(rows: Tensor, labels: Tensor) -> Moments:
-    of_classes = [rows[labels == label].double() for label in labels.unique()]
-    means, variances = (
-        torch.stack([part(each, dim=0) for each in of_classes])
-        for part in (torch.mean, partial(torch.var, correction=0))
-    )
-    counts = torch.tensor([*map(len, of_classes)], dtype=torch.float64)
-    return Moments(counts, means, variances)
+def test_moments_are_those_of_each_class() -> None:
+    found = moments(KNOWN)
+    rows = describe(IMAGES[KNOWN[LABELS[KNOWN] == 3]]).double()
+    assert found.counts[3] == len(rows) and torch.allclose(found.means[3], rows.mean(dim=0))
+    assert torch.allclose(found.variances[3], rows.var(dim=0, correction=0))
 
 
 def test_a_mean_is_off_by_its_deviations_less_chance() -> None:
-    random = torch.Generator().manual_seed(0)
-    rows, labels = torch.randn(20_000, 1, generator=random), torch.arange(40_000) % 2
-    rows = (rows / rows.std()).repeat_interleave(2, dim=0)
-    moved = rows + 3.0 * labels[:, None]
-    known, found = (moments_of(each, labels) for each in (rows, moved))
+    def by_hand(count: float, means: list[float]) -> Moments:
+        column = torch.tensor(means, dtype=torch.float64)[:, None]
+        return Moments(torch.full((len(means),), count), column, torch.ones_like(column))
+
     # 2 columns: Student's t is 2.24 normal deviations. A difference of two means has 1/100 of one, and 3
     # of them √(1/100² + 3² / 80,000).
+    known, found = by_hand(20_000, [0, 0]), by_hand(20_000, [0, 3])
     shifts = certain_differences(found, known, torch.zeros(1))[:, 0].tolist()
     assert shifts == [0, pytest.approx(3 - 2.24 * 0.01458, abs=0.001)]
 
-    # Of few images the interval is not symmetric. Of ±1 ten times, d is 3 / √(20 / 18); Student's t with 18
-    # degrees of freedom 2.1009; and 2.8284 is the scale of the transformation, √(40 · 2 / 10).
-    few = torch.tensor([-1.0, 1.0] * 5)[:, None]
-    known, found = (moments_of(few + shift, torch.zeros(10)) for shift in (0, 3))
+    # Of few images the interval is not symmetric. Of ten, d is 3 / √(20 / 18); Student's t with 18 degrees of
+    # freedom 2.1009; and 2.8284 is the scale of the transformation, √(40 · 2 / 10).
     certain = 2.8284 * math.sinh(math.asinh(3 / math.sqrt(20 / 18) / 2.8284) - 2.1009 / 40**0.5)
-    shift = float(certain_differences(found, known, torch.zeros(1)))
+    shift = float(certain_differences(by_hand(10, [3]), by_hand(10, [0]), torch.zeros(1)))
     assert shift == pytest.approx(certain, rel=1e-3)
