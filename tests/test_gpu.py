@@ -15,7 +15,7 @@ from cgan.models.hardware import choose_hardware, compute_deterministically
 from cgan.models.local_score import LocalScoreSampler, LocalScoreSettings
 from cgan.models.model_file import digest_of
 from cgan.models.networks import Architecture, build_generator
-from cgan.params.sections import EvaluateParams, JudgeParams, TrainParams
+from cgan.params.sections import JudgeParams, TrainParams
 from cgan.quality.evaluate import evaluate
 from cgan.quality.evaluation import Evaluation
 from cgan.quality.judge import Judge, train_judge
@@ -83,10 +83,10 @@ def test_what_is_measured_is_what_the_cpu_measures() -> None:
     torch.manual_seed(0)
     kind = Architecture("upsample", 3, *DATA.shape, features=8, latent_dim=4)
     network, judge = build_generator(kind).eval(), judge_of()
-    params = EvaluateParams(samples=900, gan_train_kimg=0, seed=3)
+    params: dict[str, Any] = {"samples": 900, "gan_train_kimg": 0.0, "seed": 3}
 
     def measured(device: torch.device) -> Evaluation:
-        return evaluate(network.to(device), DATA, HELD, judge=judge.to(device), params=params)
+        return evaluate(network.to(device), DATA, HELD, judge=judge.to(device), **params)
 
     there, here = measured(choose_hardware(NAME, "float32").device), measured(torch.device("cpu"))
     for key, score in here.metrics.items():

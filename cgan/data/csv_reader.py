@@ -21,7 +21,7 @@ from cgan.base.text import bullets
 from cgan.data.images import MAX_CLASSES, MAX_SIDE, MIN_SIDE, Images, IntArray
 from cgan.params.sections import ValidateParams
 
-MAX_BYTES = 4_000_000_000  # of a CSV
+MAX_CSV_BYTES = 4_000_000_000  # of a CSV
 MAX_HEADER_BYTES = 4_000_000
 MAX_BYTES_PER_VALUE = 24  # three digits, a separator, and ample room for quotes and padding
 VALUES_PER_BLOCK = 1_000_000
@@ -74,12 +74,13 @@ def _read(file: Stream, params: ValidateParams) -> Images:
         groups or None,
         lines=np.array(line_numbers),
         source_sha256=digest.hexdigest(),
+        notes=(),  # for `validation` to make
     )
 
 
 def _lines(file: Stream, limit: int, see: Callable[[bytes], object]) -> Iterator[Line]:
     """The lines after the header that are not blank; `see` gets all of them. Raises DataError for one of
-    `limit` bytes or more, of which it holds no more, and for more than MAX_BYTES."""
+    `limit` bytes or more, of which it holds no more, and for more than MAX_CSV_BYTES."""
     row, size = 1, 0
     for number, line in enumerate(iter(lambda: file.readline(limit), b""), 2):
         see(line)
@@ -89,8 +90,8 @@ def _lines(file: Stream, limit: int, see: Callable[[bytes], object]) -> Iterator
                 f"row {row} (line {number}): expected less than {limit:,} bytes, found more. A quote or line "
                 "end is missing."
             )
-        if size > MAX_BYTES:
-            raise DataError(f"more than {MAX_BYTES / 1e6:,.0f} MB of CSV.")
+        if size > MAX_CSV_BYTES:
+            raise DataError(f"more than {MAX_CSV_BYTES / 1e6:,.0f} MB of CSV.")
         if line.strip():
             yield number, line
             row += 1

@@ -16,18 +16,26 @@ from safetensors.numpy import save_file
 
 from cgan.base.errors import DataError
 from cgan.base.files import replacing
-from cgan.base.settings import as_keywords
+from cgan.base.report import Report, Table
+from cgan.base.settings import python_call
 from cgan.base.text import listed
 from cgan.models import file_facts
 
 if TYPE_CHECKING:
     import torch
 
-MIN_SIDE, MAX_SIDE, MAX_CLASSES = 8, 256, 1000
+MIN_SIDE = 8  # pixels
+MAX_SIDE = 256
+MAX_CLASSES = 1000
 SPLITS = ("train", "val", "test")
 CHANNELS = (1, 3)
 ONE_EACH = ("pixels", "labels", "groups", "splits", "lines", "sizes")  # arrays: an item an image
+# The lowest and the highest pixel of other scales, and what makes 0 to 255 of them.
+SCALES = ((0, 1, "(pixels * 255)"), (-1, 1, "((pixels + 1) * 127.5)"), (0, 255, "pixels"))
 
+NUMBER_THEM = (
+    "Number the classes in order: `names, labels = numpy.unique(labels, return_inverse=True)`."
+)
 IntArray = NDArray[np.int64]
 
 
@@ -54,7 +62,8 @@ class Images:
 
     They are made of numpy's or torch's arrays: `pixels` [N, H, W] in grey, in colour [N, H, W, 3] or [N, 3,
     H, W]; `labels` may be the names of the classes, `groups` texts. Where `class_names` are left out, they
-    are the sorted names among the labels, or 0, 1, …. Raises DataError for arrays that do not fit.
+    are the sorted names among the labels, or 0, 1, …. `notes` say what is odd. Raises DataError for arrays
+    that do not fit, and for values that are missing.
 
     Images from a file have more fields:
 
@@ -63,7 +72,7 @@ class Images:
     - `files`: the name of each picture; empty where there are none;
     - `sizes` int64 [N, 2]: width and height of each picture, before it was fitted; None where unknown;
     - `source_sha256`: of the CSV's bytes, or of the pictures' arrays; else "";
-    - `notes`: what a reader should know of these images.
+    - `notes`: what a reader should know of these images. Where they are left out, the images are examined.
     """
 
     pixels: NDArray[np.uint8]
@@ -77,6 +86,7 @@ class Images:
     source_sha256: str
     notes: tuple[str, ...]
 
+    @python_call
     def __init__(
         self,
         pixels: ArrayLike | torch.Tensor,
@@ -89,7 +99,7 @@ class Images:
         files: Sequence[str] = (),
         sizes: IntArray | None = None,
         source_sha256: str = "",
-        notes: Sequence[str] = (),
+        notes: Sequence[str] | None = None,
     ) -> None:
         nchw = _as_nchw(_as_numpy(pixels))
         numbers, names = _labels_and_names(_one_each(labels, "labels", len(nchw)), class_names)
@@ -105,22 +115,21 @@ class Images:
             files=[*files],
             sizes=sizes,
             source_sha256=source_sha256,
-            notes=tuple(notes),
+            notes=tuple(notes or ()),
         )
+        if notes is None and len(nchw):
+            from cgan.data.validation import notes_on_images
+
+            self.__dict__["notes"] = notes_on_images(self, "pixels")
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __repr__(self) -> str:
-        channels, height, width = self.shape
-        colour = " in colour" if channels == 3 else ""
-        groups = "" if self.groups is None else f", {len(np.unique(self.groups)):,} groups"
-        classes = f"{self.classes} classes"
-        return f"Images({len(self):,} of {width} × {height} pixels{colour}, {classes}{groups})"
+        return f"Images({self.summary})"
 
     def _repr_html_(self) -> str:
-        """For a notebook: counts, images of each class, and the notes."""
-        from cgan.base.report import Report, Table
+        """Counts, images of each class, and the notes, as HTML for a notebook."""
         from cgan.data.contact_sheet import contact_sheet
 
         counts = [*zip(self.class_names, self.counts.tolist(), strict=True)]
@@ -136,13 +145,27 @@ class Images:
         ).as_html()
 
     @property
+    def summary(self) -> str:
+        """`56 images of 12 × 8 pixels in colour, 3 classes of 12 to 24 images`, and so on."""
+        channels, height, width = self.shape
+        extremes = sorted({int(self.counts.min()), int(self.counts.max())})
+        parts = [
+            f"{len(self):,} images of {width} × {height} pixels{' in colour' * (channels == 3)}",
+            f"{self.classes} classes of {' to '.join(f'{count:,}' for count in extremes)} images",
+        ]
+        if self.groups is not None and len(self):
+            sizes = np.unique(self.groups, return_counts=True)[1]
+            parts.append(f"{len(sizes):,} groups, the largest of {sizes.max():,}")
+        return ", ".join(parts)
+
+    @property
     def classes(self) -> int:
         """The number of classes; some may have no image here."""
         return len(self.class_names)
 
     @property
     def is_named(self) -> bool:
-        """Whether the classes have names other than 0, 1, …."""
+        """True where the classes have names other than 0, 1, …."""
         return self.class_names != _default_names(self.classes)
 
     @property
@@ -173,19 +196,19 @@ class Images:
 
         return Tensors(*map(torch.from_numpy, (self.pixels, self.labels, self.counts)))
 
+    @python_call
     def split(self, fraction: float = 0.1, seed: int = 1) -> tuple[Images, Images]:
         """The images to train on, and those held out: of each class `fraction`, at least one.
 
         Copies of an image, and all images of a group, are on one side; equal arguments divide alike. Where
-        the source names a part `val`, that is held out; its part `test` is in neither. `notes` of those held
-        out say what came of it. The stage preprocess divides in the same way.
+        the source names a part `val`, that is held out; its part `test` is in neither. Those to train on keep
+        the `notes`, those held out have notes on what came of it. The stage preprocess divides alike.
 
         Raises DataError where a class has too few distinct images, or fewer than six images are held out.
         """
         from cgan.data.splitting import split_images
 
-        with as_keywords():
-            train, held_out, _ = split_images(self, fraction, seed)
+        train, held_out, _ = split_images(self, fraction, seed)
         return train, held_out
 
     def at(self, rows: ArrayLike | torch.Tensor | slice) -> Images:
@@ -234,6 +257,20 @@ def _as_numpy(values: Any) -> NDArray[Any]:
     return np.asarray(values)
 
 
+def _require_values(array: NDArray[Any], name: str) -> None:
+    """Raises DataError where values are missing, with how many, and of which images."""
+    if array.dtype.kind not in "fO":
+        return
+    import pandas as pd
+
+    is_missing = pd.isna(array).reshape(len(array), -1)
+    if rows := np.flatnonzero(is_missing.any(axis=1)).tolist():
+        raise DataError(
+            f"{name}: expected a value everywhere, found {is_missing.sum():,} of {array.size:,} to be NaN or "
+            f"None, in image {listed(rows)} (counted from 0). Leave these images out, or fill them."
+        )
+
+
 def _one_each(values: Any, name: str, count: int) -> NDArray[Any]:
     """The array of `values`, of which each of `count` images has one."""
     array = _as_numpy(values)
@@ -255,14 +292,28 @@ def _as_nchw(pixels: NDArray[Any]) -> NDArray[np.uint8]:
             f"pixels: expected [N, H, W], [N, H, W, 3] or [N, 3, H, W] with sides of {MIN_SIDE} to "
             f"{MAX_SIDE}; found {[*shape]}. Rows of pixels become images by `reshape(-1, height, width)`."
         )
-    if pixels.dtype != np.uint8 and not (
-        pixels.dtype.kind in "iu" and pixels.min() >= 0 and pixels.max() <= 255
-    ):
-        raise DataError(
-            f"pixels: expected whole numbers from 0 to 255, found {pixels.dtype}, or others. Of fractions "
-            'from 0 to 1 make them by `(pixels * 255).round().astype("uint8")`.'
-        )
+    _require_values(pixels, "pixels")
+    if pixels.dtype != np.uint8 and pixels.size:
+        _require_bytes(pixels)
     return np.require(pixels, np.uint8, ["C", "W"])
+
+
+def _require_bytes(pixels: NDArray[Any]) -> None:
+    """Raises DataError for other values than whole numbers from 0 to 255, with what makes them of these."""
+    if pixels.dtype.kind not in "biuf":
+        raise DataError(f"pixels: expected whole numbers from 0 to 255, found {pixels.dtype}.")
+    lowest, highest = float(pixels.min()), float(pixels.max())
+    if pixels.dtype.kind in "iu" and lowest >= 0 and highest <= 255:
+        return
+    advice = "Scale them to 0 to 255."
+    for low, high, formula in SCALES:
+        if low <= lowest and highest <= high:
+            advice = f'Make them by `{formula}.round().astype("uint8")`.'
+            break
+    raise DataError(
+        f"pixels: expected whole numbers from 0 to 255, found {pixels.dtype} from {lowest:g} to {highest:g}. "
+        f"{advice}"
+    )
 
 
 def _labels_and_names(
@@ -272,10 +323,14 @@ def _labels_and_names(
     names = None if class_names is None else [str(name) for name in class_names]
     if names and len({*names}) < len(names):
         raise DataError(f"class_names: expected different ones, found {listed(names)}.")
+    if names is None and not labels.size:
+        raise DataError("labels: expected those of images, found none.")
+    _require_values(labels, "labels")
     if labels.dtype.kind in "UO" and all(isinstance(label, str) for label in labels):
         found = sorted({*labels.tolist()})
         if names is None:
             names = sorted(found, key=int) if all(map(str.isdecimal, found)) else found
+            _require_several(names)
         elif unknown := [name for name in found if name not in names]:
             raise DataError(
                 f"labels: expected the class_names, {listed(names)}; found {listed(unknown)}."
@@ -283,17 +338,32 @@ def _labels_and_names(
         label_of = {name: label for label, name in enumerate(names)}
         return np.array([label_of[name] for name in labels], np.int64), names
     if labels.dtype.kind not in "iu" and labels.size:
+        advice = ""
+        if labels.dtype.kind == "f" and (labels == labels.round()).all():
+            advice = " Convert them by `labels.astype(int)`."
         raise DataError(
-            f"labels: expected integers from 0, or the classes' names; found {labels.dtype}."
+            f"labels: expected integers from 0, or the classes' names; found {labels.dtype}.{advice}"
         )
     lowest, highest = (int(labels.min()), int(labels.max())) if labels.size else (0, -1)
     max_label = (MAX_CLASSES if names is None else len(names)) - 1
     if lowest < 0 or highest > max_label:
         raise DataError(
-            f"labels: expected integers from 0 to {max_label}; found {lowest} to {highest}. Number the "
-            "classes in order: `names, labels = numpy.unique(labels, return_inverse=True)`."
+            f"labels: expected integers from 0 to {max_label}; found {lowest} to {highest}. {NUMBER_THEM}"
         )
-    return np.require(labels, np.int64, ["C", "W"]), names or _default_names(highest + 1)
+    if names is None:
+        names = _default_names(highest + 1)
+        _require_several(names)
+        if missing := sorted({*range(highest + 1)} - {*np.unique(labels).tolist()}):
+            raise DataError(
+                f"labels: expected each from 0 to {highest}; no image is of class {listed(missing)}. "
+                f"{NUMBER_THEM} Or give `class_names`, one for each, and images of these classes."
+            )
+    return np.require(labels, np.int64, ["C", "W"]), names
+
+
+def _require_several(names: list[str]) -> None:
+    if len(names) < 2:
+        raise DataError(f"labels: expected 2 classes or more, found {names[0]} alone.")
 
 
 def _group_numbers(groups: NDArray[Any]) -> IntArray:
@@ -326,7 +396,7 @@ def image_digests(pixels: NDArray[np.uint8]) -> NDArray[np.bytes_]:
 
 
 def first_copies(values: NDArray[Any]) -> IntArray:
-    """For each value, such as an image's digest, the index of the first one equal to it; int64 [N]."""
+    """The index of the first value equal to each, such as to an image's digest; int64 [N]."""
     _, firsts, index_of_unique = np.unique(values, return_index=True, return_inverse=True)
     return np.asarray(firsts[index_of_unique])
 

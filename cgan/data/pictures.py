@@ -19,8 +19,9 @@ from cgan.params.sections import ClassName, FormParams
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 MAX_FILE_BYTES = 500_000_000
-MAX_BYTES = 4_000_000_000  # of the pixels of all pictures
+MAX_PIXEL_BYTES = 4_000_000_000  # of the pixels of all pictures
 PROPOSED_SIDE = 64  # pixels, at most
+MAX_CROPPED = 0.25  # of a picture; where cropping takes away more, it is noted
 
 # If fewer of the pictures are in colour, that is probably a mistake, and noted.
 MIN_COLOUR_FRACTION = 0.1
@@ -29,16 +30,23 @@ Size = tuple[int, int]  # width and height in pixels, as Pillow has them
 
 
 def read_album(album: Album, params: FormParams) -> Images:
-    """The pictures as arrays, grey if all are grey, each fitted to `height` × `width`.
+    """The pictures as arrays, grey if all are grey, each fitted to `height` × `width`. Where these are not
+    set, and the pictures have several sizes or one that no image can have, they get a size that suits them,
+    which the notes give.
 
-    Raises DataError that names damaged files; for pictures of different sizes where no size is set; for a
-    name that no class can have.
+    Raises DataError that names damaged files, and for a name that no class can have.
     """
     names = _class_names(album)
     label_of = {name: label for label, name in enumerate(names)}
     pictures = sorted(album.pictures, key=lambda picture: label_of[picture.label])
     size = (params.width, params.height) if params.width and params.height else None
     pixels, sizes, notes = _read_all(album, pictures, size, params.fit)
+    if not size and not (len({*sizes}) == 1 and _is_in_range(sizes[0])):
+        size = _suitable_size(sizes)
+        pixels, sizes, notes = _read_all(album, pictures, size, params.fit)
+        notes = [_note_on_size(pictures, sizes, size), *notes]
+    if size and params.fit == "crop":
+        notes += _notes_on_cropping(pictures, sizes, size)
     splits = [SPLITS.index(picture.split) for picture in pictures if picture.split]
     groups = [picture.group for picture in pictures]
     images = Images(
@@ -59,13 +67,15 @@ def read_album(album: Album, params: FormParams) -> Images:
 def _read_all(
     album: Album, pictures: list[Picture], size: Size | None, fit: str
 ) -> tuple[NDArray[np.uint8], list[Size], list[str]]:
-    """The pixels of all pictures, uint8 [N, C, H, W]; the pictures' own sizes; notes on them."""
+    """The pixels of all pictures, uint8 [N, C, H, W], if they have the `size` or get it; the pictures' own
+    sizes; notes on them."""
     pixels = np.empty((0, 1, 0, 0), np.uint8)
     sizes, faults = list[Size](), list[str]()
     with_frames, in_colour = list[str](), list[str]()
     for row, picture in enumerate(pictures):
         try:
-            image, original_size, has_frames = _open_picture(album, picture, 4 * max(size or (0,)))
+            min_side = 4 * max(size or (MAX_SIDE,))
+            image, original_size, has_frames = _open_picture(album, picture, min_side)
         except Exception as error:  # Pillow and zipfile raise a dozen kinds
             faults.append(f"{picture.name}: {first_line(error)}")
             continue
@@ -73,13 +83,13 @@ def _read_all(
         with_frames += [picture.name] if has_frames else []
         in_colour += [picture.name] if image.mode == "RGB" else []
         if size:
-            image = _fit(image, size, fit)
-        elif image.size != sizes[0] or not _is_in_range(image.size):
-            continue  # refused below, with the sizes of all
+            image = _resize(image, size, fit)
+        elif original_size != sizes[0] or not _is_in_range(original_size):
+            continue  # all are read again, in another size
         planes = np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)
-        if len(pictures) * planes.nbytes > MAX_BYTES:
+        if len(pictures) * planes.nbytes > MAX_PIXEL_BYTES:
             raise DataError(
-                f"{album.root}: more than {MAX_BYTES / 1e6:,.0f} MB of pixels. Set smaller "
+                f"{album.root}: more than {MAX_PIXEL_BYTES / 1e6:,.0f} MB of pixels. Set smaller "
                 f"{setting('data.height')} and {setting('data.width')}, or give fewer pictures."
             )
         if not len(pixels):
@@ -92,13 +102,11 @@ def _read_all(
             f"{album.root}: {len(faults):,} of {len(pictures):,} pictures cannot be read:"
             f"{bullets(faults)}\nRemove or replace them."
         )
-    if not size:
-        _require_one_size(album, pictures, sizes)
     return pixels, sizes, _notes(album, with_frames, in_colour)
 
 
 def _notes(album: Album, with_frames: list[str], in_colour: list[str]) -> list[str]:
-    """What was left out, and that grey pictures are read in colour for the sake of a few."""
+    """Notes on what was left out, and on grey pictures that are read in colour for the sake of a few."""
     is_colour = len(in_colour) >= MIN_COLOUR_FRACTION * len(album.pictures)
     kinds = (
         ("Left out", album.left_out, "no PNG, JPEG, GIF, BMP, WebP or TIFF of a class"),
@@ -112,8 +120,8 @@ def _open_picture(album: Album, picture: Picture, min_side: int) -> tuple[Image.
     """A picture upright, on white, in mode L if it has no colour, otherwise RGB; its own size; whether it has
     several frames.
 
-    With `min_side`, a large JPEG is made smaller while it is unpacked, which is much faster, to no less than
-    so many pixels a side. Raises ValueError for what cannot be read.
+    A large JPEG is made smaller while it is unpacked, which is much faster, to no less than `min_side` pixels
+    a side. Raises ValueError for what cannot be read.
     """
     with album.open(picture.name) as file:
         content = file.read(MAX_FILE_BYTES + 1)
@@ -123,8 +131,7 @@ def _open_picture(album: Album, picture: Picture, min_side: int) -> tuple[Image.
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
     width, height = image.size
-    if min_side:
-        image.draft(None, (min_side, min_side))
+    image.draft(None, (min_side, min_side))
     has_frames = image.format != "MPO" and getattr(image, "n_frames", 1) > 1
     size_before_turn = image.size
     image = ImageOps.exif_transpose(image)
@@ -141,7 +148,7 @@ def _open_picture(album: Album, picture: Picture, min_side: int) -> tuple[Image.
     return image.getchannel(0) if red == green == blue else image, original_size, has_frames
 
 
-def _fit(picture: Image.Image, size: Size, fit: str) -> Image.Image:
+def _resize(picture: Image.Image, size: Size, fit: str) -> Image.Image:
     """The picture in this size; `fit` is crop or pad."""
     if picture.size == size:
         return picture
@@ -157,23 +164,41 @@ def _is_in_range(size: Size) -> bool:
     return all(MIN_SIDE <= side <= MAX_SIDE for side in size)
 
 
-def _require_one_size(album: Album, pictures: list[Picture], sizes: list[Size]) -> None:
-    """Raises DataError where the pictures have other sizes than one that images may have. It proposes the
-    median sides, made smaller to PROPOSED_SIDE, in multiples of MIN_SIDE."""
-    first_of_size = dict[Size, str]()
-    for picture, size in zip(pictures, sizes, strict=True):
-        first_of_size.setdefault(size, picture.name)
-    if len(first_of_size) == 1 and _is_in_range(sizes[0]):
-        return
-    shown = listed([f"{w} × {h} ({name})" for (w, h), name in first_of_size.items()], 4)
-    median = [statistics.median(sides) for sides in zip(*sizes, strict=True)]
-    scale = min(1.0, PROPOSED_SIDE / max(median))
-    width, height = (max(1, round(side * scale / MIN_SIDE)) * MIN_SIDE for side in median)
-    raise DataError(
-        f"{album.root}: expected pictures of one size, with sides of {MIN_SIDE} to {MAX_SIDE}; found "
-        f"{shown}. Set {setting('data.height', height)} and {setting('data.width', width)}, which is the "
-        f"median shape, and {setting('data.fit', 'pad')} to cut off nothing."
+def _suitable_size(sizes: list[Size]) -> Size:
+    """The median sides; those of large pictures made smaller to PROPOSED_SIDE, in multiples of MIN_SIDE."""
+    width, height = (statistics.median(sides) for sides in zip(*sizes, strict=True))
+    scale = min(1.0, PROPOSED_SIDE / max(width, height))
+    step = 1 if scale == 1 else MIN_SIDE
+    sides = (max(MIN_SIDE, round(side * scale / step) * step) for side in (width, height))
+    return next(sides), next(sides)
+
+
+def _note_on_size(pictures: list[Picture], sizes: list[Size], size: Size) -> str:
+    """The sizes that there are, the one that pictures are made, and how to set it."""
+    first_of_size = dict[Size, Picture]()
+    for picture, original in zip(pictures, sizes, strict=True):
+        first_of_size.setdefault(original, picture)
+    found = [f"{w} × {h} ({picture.name})" for (w, h), picture in first_of_size.items()]
+    width, height = size
+    return (
+        f"Sizes: {listed(found, 3)}. All are made {width} × {height} pixels, near the "
+        f"median shape. Set {setting('data.height', height)} and {setting('data.width', width)} to "
+        "keep this size whatever pictures come, or another."
     )
+
+
+def _notes_on_cropping(pictures: list[Picture], sizes: list[Size], size: Size) -> list[str]:
+    """A note where cropping takes away more than MAX_CROPPED of some pictures."""
+    shape = size[0] / size[1]
+    kept = [min(width / height / shape, shape * height / width) for width, height in sizes]
+    cropped = [p.label for p, share in zip(pictures, kept, strict=True) if share < 1 - MAX_CROPPED]
+    if not cropped:
+        return []
+    worst = max({*cropped}, key=lambda label: (cropped.count(label), label))
+    return [
+        f"Cropping takes away over a quarter in {len(cropped):,} of {len(sizes):,} pictures, most in class "
+        f"{worst}. {setting('data.fit', 'pad')} keeps them whole."
+    ]
 
 
 def _class_names(album: Album) -> list[str]:

@@ -1,7 +1,7 @@
 """Gets the data: the embedded sample, a local CSV, archive or folder of pictures, or Kaggle's.
 
 `read` returns its images. `fetch`, for the stage download, writes a plain CSV, or pictures as one file of
-arrays: atomically, and never larger than MAX_BYTES, also when an archive claims otherwise.
+arrays: atomically, and never larger than MAX_CSV_BYTES, also when an archive claims otherwise.
 """
 
 import contextlib
@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from cgan.base.errors import CganError, DataError
 from cgan.base.files import replacing, sha256_of
-from cgan.base.settings import as_keywords, setting
+from cgan.base.settings import python_call, setting
 from cgan.base.text import listed
 from cgan.data import kaggle
 from cgan.data.album import Album, first_line, open_source, safe_members
-from cgan.data.csv_reader import MAX_BYTES, Stream, read_csv
+from cgan.data.csv_reader import MAX_CSV_BYTES, Stream, read_csv
 from cgan.data.images import Images, save_images
 from cgan.data.pictures import read_album
 from cgan.data.splitting import with_groups
@@ -36,7 +36,7 @@ CHUNK_BYTES = 1 << 20
 ZIP_SIGNATURES, GZIP_SIGNATURE = (b"PK\x03\x04", b"PK\x05\x06"), b"\x1f\x8b"  # first bytes
 
 
-@as_keywords()
+@python_call
 def read(path: Path | str, **options: Any) -> Images:
     """The labelled images in a file or folder, checked. `notes` say what was left out, and what is odd.
 
@@ -44,16 +44,16 @@ def read(path: Path | str, **options: Any) -> Images:
     in a .zip; or pictures, in a folder or .zip, in a folder for each class, also below train, val and test;
     or a CSV `path,label[,group][,split]` that lists pictures.
 
-    Of pictures: `height` and `width` in pixels, to which they are fitted (if left out, they must have one
-    size), and `fit`: crop or pad. Of a CSV: `height`, `width` and `channels` (1 or 3) if an image is no grey
-    square, `label_column`, `classes` and, in a .zip, its `member`. Of both: `class_names`, one a class;
-    `group`: `auto` for groups of what looks alike, or a regular expression for what files of one thing have
-    in common; and `min_per_class` images (10).
+    Of pictures: `height` and `width` in pixels, to which they are fitted (if left out, and the pictures have
+    several sizes, near their median shape), and `fit`: crop or pad. Of a CSV: `height`, `width` and
+    `channels` (1 or 3) if an image is no grey square, `label_column`, `classes` and, in a .zip, its `member`.
+    Of both: `class_names`, one a class; `group`: `auto` for groups of what looks alike, or a regular
+    expression for what files of one thing have in common; and `min_per_class` images (10).
 
     Raises DataError for a path or archive that cannot be read, and for what are no such images, with row and
     column or file; ParamsError for a wrong option.
     """
-    params = check_section(ReadParams, "data", options, "cgan.read")
+    params = check_section(ReadParams, "data", options, "cgan.read", "path")
     images = read_source(Path(path), params, params)
     if params.group:
         images = with_groups(images, params.group)
@@ -109,8 +109,8 @@ def _copy(file: Stream, csv: Path, name: str) -> int:
         # A line may be of any length; those of a valid CSV are shorter.
         for line in iter(lambda: file.readline(CHUNK_BYTES), b""):
             size += len(line)  # whatever size an archive claims
-            if size > MAX_BYTES:
-                raise DataError(f"{name}: more than {MAX_BYTES / 1e6:,.0f} MB of CSV.")
+            if size > MAX_CSV_BYTES:
+                raise DataError(f"{name}: more than {MAX_CSV_BYTES / 1e6:,.0f} MB of CSV.")
             target.write(line)
             rows += 1
     return max(0, rows)

@@ -34,7 +34,7 @@ def split_images(
 ) -> tuple[Images, Images, Images]:
     """Images to train on, those held out, and those to test on: the source's own split, or the `fraction`
     that `stratified_split` holds out by `seed`. With `group_by`, images get the groups of `with_groups`
-    first. `notes` of those held out are what a reader should know.
+    first. Those to train on keep the notes of `images`; `notes` of those held out say what came of the split.
 
     Raises DataError where a class cannot be held out, or `group_by` does not fit the images.
     """
@@ -42,7 +42,7 @@ def split_images(
         images = with_groups(images, group_by)
     if not 0 < fraction < 1:
         raise DataError(f"expected a fraction above 0 and below 1 to hold out, found {fraction}.")
-    notes = [*images.notes]
+    notes = list[str]()
     splits = np.zeros(len(images)) if images.splits is None else images.splits
     train, held_out, test = (np.flatnonzero(splits == number) for number in range(len(SPLITS)))
     if not len(held_out):
@@ -71,8 +71,9 @@ def split_images(
     if group_by != "auto":  # `auto` keeps near copies on one side already
         notes += _near_copies_notes(images, train, held_out)
     # So that a part can be divided again, and is of one form wherever it comes from.
-    plain = replace(images, notes=(), splits=None, sizes=None)
-    return plain.at(train), replace(plain.at(held_out), notes=tuple(notes)), plain.at(test)
+    plain = replace(images, splits=None, sizes=None)
+    parts = plain.at(train), plain.at(held_out), plain.at(test)
+    return parts[0], replace(parts[1], notes=tuple(notes)), replace(parts[2], notes=())
 
 
 def _without_leaks(

@@ -30,33 +30,26 @@ def validation(data: Images, params: ValidateParams, name: str) -> Report:
     if split_sizes[test]:
         data = data.at(np.flatnonzero(data.splits != test))
     _check_counts(data, params, name)
-    if data.pixels.max() <= 1:
-        raise DataError(
-            f"{name}: expected values from 0 to 255, found none above 1. Multiply pixels that are scaled to "
-            "0–1 by 255."
-        )
-    counts, (channels, height, width) = data.counts, data.shape
-    firsts = first_copies(image_digests(data.pixels))
-    sentence = (
-        f"{name} is valid: {len(data):,} images of {width} × {height} pixels"
-        f"{' in colour' if channels == 3 else ''}, {data.classes} classes of "
-        f"{' to '.join(f'{count:,}' for count in sorted({counts.min(), counts.max()}))} images"
-    )
-    if data.groups is not None:
-        group_sizes = np.unique(data.groups, return_counts=True)[1]
-        sentence += f", {len(group_sizes):,} groups, the largest of {group_sizes.max():,}"
+    sentence = f"{name} is valid: {data.summary}"
     if split_sizes[1:].any():
         sentence += f"; {split_sizes[1]:,} are in val, {split_sizes[2]:,} more in test"
     return Report(
         question="Are the images as training needs them?",
         sentence=f"{sentence}.",
-        reasons=[
-            *data.notes,
-            *_odd_images(data, firsts),
-            *notes_on(spurious_correlations(data, firsts)),
-        ],
+        reasons=[*data.notes, *notes_on_images(data, name)],
         facts={"splits": dict(zip(SPLITS, split_sizes.tolist(), strict=True))},
     )
+
+
+def notes_on_images(data: Images, name: str) -> tuple[str, ...]:
+    """What is odd in images, which have to be some. Raises DataError where they are of another scale."""
+    if data.pixels.max() <= 1:
+        raise DataError(
+            f"{name}: expected values from 0 to 255, found none above 1. Multiply pixels that are scaled to "
+            "0–1 by 255."
+        )
+    firsts = first_copies(image_digests(data.pixels))
+    return (*_odd_images(data, firsts), *notes_on(spurious_correlations(data, firsts)))
 
 
 def _odd_images(data: Images, firsts: IntArray) -> Iterator[str]:

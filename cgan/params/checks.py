@@ -2,7 +2,7 @@
 
 import difflib
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,24 +28,35 @@ def check_params(document: Any, name: Path | str) -> Params:
     return _validate(Params, document, str(name))
 
 
-def check_section(kind: type[S], section: str, values: Mapping[str, Any], name: str) -> S:
+def check_section(
+    kind: type[S], section: str, values: Mapping[str, Any], name: str, *others: str
+) -> S:
     """A section, from values by name; those that are left out take their defaults. NumPy's numbers count as
-    Python's. Raises ParamsError that lists all problems at once; the message begins with `name`."""
+    Python's. Raises ParamsError that lists all problems at once; the message begins with `name`, and for an
+    unknown key it may propose one of `others`, too."""
     plain = {
         key: item.item() if isinstance(item, np.generic) else item for key, item in values.items()
     }
     with as_keywords():
-        return _validate(kind, plain, name, section)
+        return _validate(kind, plain, name, section, others)
 
 
-def _validate(kind: type[S], values: dict[Any, Any], name: str, section: str = "") -> S:
+def _validate(
+    kind: type[S],
+    values: dict[Any, Any],
+    name: str,
+    section: str = "",
+    others: Sequence[str] = (),
+) -> S:
     """`section`: the only one that is checked; "": all are."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:
         prefix = (section,) if section else ()
         found = error.errors(include_url=False)
-    known = [f"{section}.{field}" for field in kind.model_fields] if section else param_names()
+    known = param_names()
+    if section:
+        known = [f"{section}.{field}" for field in (*kind.model_fields, *others)]
     # A value that is neither a number nor `auto` has two errors with one key, one after the other.
     by_key = groupby(found, lambda problem: _key((*prefix, *problem["loc"])))
     problems = [_describe(key if key != section else "", [*each], known) for key, each in by_key]

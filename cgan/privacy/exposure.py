@@ -103,6 +103,6 @@ def may_be_mirrored(images: Images) -> bool:
     # The nearest of all to an image is itself.
     own, other = (
         log_distances(some, some, skip=1),
-        log_distances(Images(pixels, labels, names), some, skip=1),
+        log_distances(Images(pixels, labels, names, notes=()), some, skip=1),
     )
     return bool(np.nanmean(other - own) < MAX_MIRROR_LOSS)

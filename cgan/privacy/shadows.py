@@ -73,7 +73,7 @@ def draw_like(model: GenerativeModel, train: Images, seed: int) -> Images:
         count = min(count, math.ceil(MAX_DRAWING_S / seconds))
     order = np.random.default_rng(seed).permutation(len(train))
     labels = torch.from_numpy(np.resize(train.labels[order], count))
-    return Images(model.draw(labels, seed), labels, train.class_names)
+    return Images(model.draw(labels, seed), labels, train.class_names, notes=())
 
 
 def time_needed(shadows: Sequence[Shadow]) -> str:

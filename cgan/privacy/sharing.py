@@ -11,6 +11,7 @@ import numpy as np
 from cgan.base.errors import CganError, DataError
 from cgan.base.notebook import progress_bar
 from cgan.base.report import Answer, Cell, Number, Report, Table
+from cgan.base.settings import python_call
 from cgan.base.text import listed, percent
 from cgan.data.contact_sheet import image_grid
 from cgan.data.images import Images
@@ -147,6 +148,7 @@ class Sharing(Answer):
         return [*reasons, NO_PROOF]
 
 
+@python_call
 def sharing(
     train: Images,
     held_out: Images,
@@ -214,7 +216,7 @@ def sharing(
             for number, shadow in enumerate(every, start=1):
                 made = shadow.train(partial(progress, f"generator {number} of {shadows}"))
                 pixels = made.draw(labels, seed + number)
-                yield Images(pixels, labels, train.class_names), shadow.unseen[asked.rows]
+                yield Images(pixels, labels, train.class_names, notes=()), shadow.unseen[asked.rows]
 
         scores = exposure(asked.images, drawn, of_shadows())
         digest = digest_of(model.state_dict()) if model else None

@@ -109,7 +109,7 @@ def _gan_train_accuracy(drawn: DrawnSet) -> Score | None:
     if of.params.gan_train_kimg == 0 or of.not_measurable:
         return None
     rows, held_out = of.rows_in_mix, of.held_out
-    drawings = Images(drawn.pixels[rows], of.drawn_labels[rows], held_out.class_names)
+    drawings = Images(drawn.pixels[rows], of.drawn_labels[rows], held_out.class_names, notes=())
     classifier = gan_train(drawings, of.judge, of.params.gan_train_kimg, drawn.progress)
     predicted = predict(classifier, held_out.tensors.pixels).labels
     estimate = heldout_accuracies(of, predicted)[CONDITIONAL_ACCURACY.key]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cgan.base.report import Answer, Cell, Interval, Number, Report, Table
+from cgan.base.settings import python_call
 from cgan.quality.evaluation import Evaluation, Score, context_differences
 from cgan.quality.intervals import Estimate
 
@@ -116,6 +117,7 @@ class Comparison(Answer):
         )
 
 
+@python_call
 def compare(a: Evaluation, b: Evaluation) -> Comparison:
     """How the generator of `b` differs from that of `a`: each metric that both have, with the 95 % interval
     of the difference, which covers the drawings and the held-out images. Numbers are compared only where

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from cgan.base.errors import DataError
 from cgan.base.notebook import progress_bar
-from cgan.base.settings import as_keywords
+from cgan.base.settings import python_call
 from cgan.base.text import listed
 from cgan.data.images import Images, image_digests
 from cgan.models.generative import GenerativeModel
 from cgan.models.hardware import choose_hardware
 from cgan.models.model_file import digest_of
+from cgan.params.checks import check_section
 from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.quality.conditions import Conditions
 from cgan.quality.evaluation import Evaluation, Score
@@ -29,7 +30,7 @@ class HasModel(Protocol):
     def model(self) -> GenerativeModel: ...
 
 
-@as_keywords()
+@python_call
 def evaluate(
     generator: HasModel | GenerativeModel,
     train: Images,
@@ -37,28 +38,32 @@ def evaluate(
     *,
     judge: Judge | None = None,
     test: Images | None = None,
-    params: EvaluateParams | None = None,
     progress: Progress = progress_bar,
+    **params: Any,
 ) -> Evaluation:
     """How good a generator's drawings are, beside real images.
 
     `train`: the images that it learnt from; `held_out`: others of the same classes and size, which neither
     it nor the judge has seen. `judge`: a network that was trained to name the classes of `train`
     (`cgan.quality.judge.train_judge`); without one, one is trained first, which takes seconds to minutes.
-    `test`: further images of these classes, on which only the judge is tested. `params`: how many drawings,
-    with which seed. Equal arguments give equal numbers on one machine with one version of torch.
+    `test`: further images of these classes, on which only the judge is tested. `params`: how many drawings
+    are judged (`samples=10_000`), with which `seed`; and `gan_train_kimg`, the length of a second judge's
+    training, on drawings alone: by default that of the first, 0 for none. Equal arguments give equal numbers
+    on one machine with one version of torch.
 
-    Raises DataError where the images are not of one kind, or too few.
+    Raises DataError where the images are not of one kind, or too few, ParamsError for a param that does not
+    exist or does not fit.
     """
+    own = "judge", "test", "progress"
+    how = check_section(EvaluateParams, "evaluate", params, "cgan.evaluate", *own)
     model = generator if isinstance(generator, GenerativeModel) else generator.model
-    params = params or EvaluateParams()
     require_matching(model, train, held_out, **({"test": test} if test else {}))
     if judge is None:
         hardware = choose_hardware(str(model.device), "auto")
         judge = train_judge(train, JudgeParams(), hardware, partial(progress, "judge"))
     require_judge_of(judge, train)
-    conditions = Conditions.of(judge.to(model.device), train, held_out, params, [model])
-    evaluation = conditions.measure(model.draw(conditions.drawn_labels, params.seed), progress)
+    conditions = Conditions.of(judge.to(model.device), train, held_out, how, [model])
+    evaluation = conditions.measure(model.draw(conditions.drawn_labels, how.seed), progress)
     return replace(
         evaluation,
         context=conditions.context(digest_of(model.state_dict())),

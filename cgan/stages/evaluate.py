@@ -25,8 +25,8 @@ def main() -> None:
         inputs.held_out,
         judge=inputs.judge,
         test=inputs.test,
-        params=params.evaluate,
         progress=progress,
+        **params.evaluate.model_dump(),
     )
     evaluation = replace(measured, min_judge_accuracy=params.gate.min_judge_accuracy)
     evaluation.write(EVALUATION)

@@ -19,7 +19,7 @@ from cgan.base.errors import CganError, DataError
 from cgan.base.files import fingerprint, locked
 from cgan.base.notebook import progress_bar
 from cgan.base.report import Report, Table
-from cgan.base.settings import as_keywords
+from cgan.base.settings import python_call
 from cgan.base.text import duration, listed
 from cgan.data.images import Images
 from cgan.drawing.generator import Generator
@@ -118,7 +118,7 @@ def _last_values(records: pd.DataFrame) -> str:
     return ", ".join(f"{str(key).partition('/')[2]} {value:.3g}" for key, value in values.items())
 
 
-@as_keywords()
+@python_call
 def fit(
     images: Images,
     preset: str = "default",
@@ -167,11 +167,13 @@ def fit(
     if judge:
         require_judge_of(judge, images)
     values = preset_params(preset) | {"seed": seed} | params
-    choice = choose(check_section(TrainChoices, "train", values, "cgan.fit"), images)
+    own = "preset", "folder", "judge", "progress"
+    choices = check_section(TrainChoices, "train", values, "cgan.fit", *own)
+    hardware = choose_hardware(choices.device, choices.precision)
+    choice = choose(choices, images)
     p = choice.params
     training_folder = None
     if folder is not None:
-        hardware = choose_hardware(p.device, p.precision)
         digest = digest_of(judge.state_dict()) if judge else ""
         training_folder = Path(folder) / fingerprint(determining_facts(p, images, hardware, digest))
     bar = partial(progress_bar, "training", images_a_step=p.batch_size) if progress else iter

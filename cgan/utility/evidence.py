@@ -13,7 +13,7 @@ from cgan.base.errors import CganError, DataError
 from cgan.base.files import fingerprint, sha256_of
 from cgan.base.notebook import progress_bar
 from cgan.base.report import Answer, Number, Report, Table
-from cgan.base.settings import as_keywords
+from cgan.base.settings import python_call
 from cgan.base.text import duration, percent
 from cgan.data.images import Images, joined
 from cgan.data.splitting import units_of
@@ -145,7 +145,7 @@ class Evidence(Answer):
         return [*reasons, f"{tested}, {by_folds if self.folded else by_seeds}"]
 
 
-@as_keywords()
+@python_call
 def evidence(
     train: Images,
     held_out: Images,
@@ -236,7 +236,7 @@ def _drawings(
             raise DataError(f"generator: {shared:,} of the tested images are among the drawings.")
         return generator
     labels = missing_labels(train.tensors.counts, per_class)
-    return Images(generator.model.draw(labels, seed), labels, train.class_names)
+    return Images(generator.model.draw(labels, seed), labels, train.class_names, notes=())
 
 
 def _digest(*facts: object) -> str:

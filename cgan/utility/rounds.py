@@ -88,7 +88,7 @@ class Round:
         else:
             more = pixels[repeated_rows(labels, self.missing_labels, self.recipe.seed)]
         both = torch.cat([labels, self.missing_labels])
-        return Images(torch.cat([pixels, more]), both, self.training.class_names), None
+        return Images(torch.cat([pixels, more]), both, self.training.class_names, notes=()), None
 
 
 def rounds_by_fold(

@@ -103,7 +103,7 @@ def test_what_is_read_and_split_is_what_the_stages_make(
         assert part.source_sha256 == stored.source_sha256
         assert part.groups is not None and stored.groups is not None
         assert np.array_equal(part.groups, stored.groups)
-    assert parts[1].notes == images.notes and not parts[0].notes
+    assert parts[0].notes == images.notes and not parts[1].notes
     assert repr(images).endswith("3 classes, 23 groups)")
     whole = page.all_images()
     assert whole.groups is not None and images.groups is not None

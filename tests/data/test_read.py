@@ -36,7 +36,7 @@ def fetch(**changes: Any) -> dict[str, Any]:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory in which the destination already holds a good file; 20 MB are the limit."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(read, "MAX_BYTES", 20_000_000)
+    monkeypatch.setattr(read, "MAX_CSV_BYTES", 20_000_000)
     TARGET.parent.mkdir(parents=True)
     TARGET.write_bytes(GOOD)
     return tmp_path
@@ -90,7 +90,7 @@ def test_pictures_take_the_place_of_a_csv_and_a_csv_of_pictures() -> None:
     ("limit", "size", "words"),
     [
         ("MAX_FILE_BYTES", 60, r"56 of 56 pictures cannot.*\.png: larger"),
-        ("MAX_BYTES", 56 * 96 - 1, r"more than 0 MB of pixels.*`data\.height`"),
+        ("MAX_PIXEL_BYTES", 56 * 96 - 1, r"more than 0 MB of pixels.*`data\.height`"),
     ],
 )
 def test_large_files_and_many_pixels_are_refused(

@@ -17,7 +17,7 @@ import cgan
 from cgan.cli import app
 from cgan.models.generative import GenerativeModel, ModelSizes
 from cgan.models.kinds import KINDS, GeneratorKind
-from cgan.params.sections import EvaluateParams, JudgeParams
+from cgan.params.sections import JudgeParams
 
 
 class MeanImages(GenerativeModel):
@@ -64,8 +64,8 @@ def test_a_third_kind_is_a_class_and_a_line(
     assert run.finished and run.params.relevant() == {"generator": "mean"}
     assert run.history.empty and run.discriminator is None and "base64" in run._repr_html_()
     assert "none: a mean image of each class" in repr(run)
-    short = EvaluateParams(samples=300, gan_train_kimg=0.0)
-    evaluation = cgan.evaluate(run.generator, train, held_out, params=short)
+    short: dict[str, Any] = {"samples": 300, "gan_train_kimg": 0.0}
+    evaluation = cgan.evaluate(run.generator, train, held_out, **short)
     assert evaluation.is_of(run.generator.facts)
     cgan.write_page("run.html", run, evaluation, train=train, held_out=held_out)
     page = Path("run.html").read_text()

@@ -15,13 +15,13 @@ from conftest import NAMES, TINY, Project, plain, uneven, write_csv, write_folde
 from typer.testing import CliRunner, Result
 
 import cgan
-from cgan.base.errors import CganError, DataError
+from cgan.base.errors import CganError
 from cgan.base.files import read_json, write_json
 from cgan.cli import app
 from cgan.data.images import Images, joined, load_images, save_images
 from cgan.models.local_score import LocalScoreSampler, LocalScoreSettings
 from cgan.models.networks import Architecture, build_generator
-from cgan.params.sections import EvaluateParams, JudgeParams, TrainChoices
+from cgan.params.sections import JudgeParams, TrainChoices
 from cgan.pipeline.evidence import answers
 from cgan.pipeline.params_file import load_params
 from cgan.quality import judge as judges
@@ -102,8 +102,9 @@ def test_the_stage_reports_what_cgan_evaluate_says(
 ) -> None:
     monkeypatch.chdir(finished.folder)
     (train, held_out, generator), (judge, facts) = parts(), load_judge(JUDGE)
-    params, report = load_params().evaluate, cgan.Evaluation.read(Path("reports/evaluation.json"))
-    found = cgan.evaluate(generator, train, held_out, judge=judge, params=params, progress=silent)
+    params = load_params().evaluate.model_dump()
+    report = cgan.Evaluation.read(Path("reports/evaluation.json"))
+    found = cgan.evaluate(generator, train, held_out, judge=judge, progress=silent, **params)
     assert report == replace(found, min_judge_accuracy=load_params().gate.min_judge_accuracy)
     scores = {**report.metrics}
     assert scores.pop("gan_train_accuracy").value is None, "0 kimg: not asked for"
@@ -150,8 +151,8 @@ def test_arrays_are_evaluated_with_a_judge_of_their_own(
     monkeypatch.setattr("cgan.quality.evaluate.JudgeParams", lambda: recipe)
     train, held_out, test = (uneven(times=n, channels=3, seed=n) for n in (3, 2, 1))
     sampler = LocalScoreSampler(*train.tensors[:2], LocalScoreSettings(steps=2))
-    params = EvaluateParams(samples=100, gan_train_kimg=0.1, seed=5)
-    measure: Ask = partial(cgan.evaluate, params=params, progress=silent)
+    params: dict[str, Any] = {"samples": 100, "gan_train_kimg": 0.1, "seed": 5}
+    measure: Ask = partial(cgan.evaluate, progress=silent, **params)
     wrong = replace(test, labels=(test.labels + 1) % 3)
     found = measure(cgan.Generator(sampler, {}), train, held_out, test=wrong)
     assert found.metrics.keys() == METRICS.keys() and found.names == NAMES
@@ -165,10 +166,12 @@ def test_arrays_are_evaluated_with_a_judge_of_their_own(
         (train.at(slice(20)), {}, r"^held_out: .*20 of 20.*images\.split"),
         (narrow, {}, r"^held_out: .*generator's.* found \("),
         (renamed, {}, "^held_out: .* in its order, pear, apple, fig; found fig, apple, pear"),
+        (held_out, {"sampels": 9}, "cgan.evaluate: unknown key `sampels`; did you mean `samples`"),
+        (held_out, {"juge": None}, "did you mean `judge`"),
         (held_out, {"judge": Judge(2, 3, 8)}, r"the judge: .*\(3, 3\).*\(2, 3\)"),
     ]
     for part, options, words in refused:
-        with pytest.raises(DataError, match=words):
+        with pytest.raises(CganError, match=words):
             measure(sampler, train, part, **options)
 
 

@@ -32,7 +32,7 @@ from conftest import (
 from PIL import Image
 
 import cgan
-from cgan.params.sections import EvaluateParams, JudgeParams
+from cgan.params.sections import JudgeParams
 from cgan.utility.effect import ADVICE
 
 
@@ -156,13 +156,12 @@ def test_the_code_of_the_page_on_python_runs_as_it_stands(
     monkeypatch.setattr("cgan.utility.pretrained.is_installed", lambda: False)
     for line, more in {
         "cgan.fit(train, seed=1": ", total_kimg=0.5, batch_size=16",
-        "cgan.evaluate(run.generator, train, held_out": ", params=SHORT",
+        "cgan.evaluate(run.generator, train, held_out": ", samples=300, gan_train_kimg=0.0",
         "cgan.evidence(train, held_out, run.generator": ", seeds=2",
     }.items():
         assert code.count(f"{line})") == 1, line
         code = code.replace(line, line + more)
-    short = EvaluateParams(samples=300, gan_train_kimg=0.0)
-    found: dict[str, Any] = {"pixels": data.pixels[:, 0], "labels": data.labels, "SHORT": short}
+    found: dict[str, Any] = {"pixels": data.pixels[:, 0], "labels": data.labels}
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     exec(code, found)
     bars = capsys.readouterr().err

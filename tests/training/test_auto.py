@@ -88,7 +88,7 @@ def test_the_distance_is_0_for_copies_and_1_for_noise() -> None:
     assert faint == pytest.approx(1, abs=0.1), "whatever the contrast"
     twice = measure_neighbours(Images(pixels.repeat(2, 1, 1, 1), labels.repeat(2)))
     assert twice.distance < 0.01 and twice.same_class == 1
-    assert measure_neighbours(Images(torch.zeros_like(pixels), labels)).distance == 0
+    assert measure_neighbours(Images(torch.full_like(pixels, 9), labels)).distance == 0
 
 
 def test_a_value_in_params_stays_and_is_not_said_to_be_chosen() -> None:

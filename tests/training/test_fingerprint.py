@@ -32,7 +32,7 @@ def fingerprint_of(
     params: TrainParams = TRAIN, hardware: Hardware = CPU, judge: str = "ee", **facts: Any
 ) -> tuple[str, dict[str, Any]]:
     pixels, labels = torch.zeros(6, 1, 8, 8, dtype=torch.uint8), torch.arange(6) % 3
-    facts = {"pixels": pixels, "labels": labels, "source_sha256": "aa", **facts}
+    facts = {"pixels": pixels, "labels": labels, "source_sha256": "aa", "notes": (), **facts}
     data = Images(**facts)
     facts = fingerprints.determining_facts(params, data, hardware, judge)
     return fingerprint(facts), facts

@@ -72,6 +72,7 @@ def uneven(
         (NAMES + [f"kind{n}" for n in range(3, len(counts))])[: len(counts)],
         numbers[groups][order],
         lines=np.arange(len(labels)) + 2,
+        notes=(),
     )
     assert data.groups is not None
     return replace(data, source_sha256=pixels_digest(data.pixels, data.labels, data.groups))
@@ -93,7 +94,7 @@ def _drawing(
 
 def plain(data: Images) -> Images:
     """Pixels and labels alone: no names, no groups."""
-    return Images(data.pixels, data.labels)
+    return Images(data.pixels, data.labels, notes=())
 
 
 def csv_lines(data: Images) -> list[str]:
