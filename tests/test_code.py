@@ -38,21 +38,21 @@ def test_no_module_is_longer_than_a_reader_s_patience() -> None:
 # raise the ceiling in a commit that says what that pays for.
 CEILINGS = {
     "cgan": 236,
-    "cgan/base": 625,
-    "cgan/data": 1_759,
+    "cgan/base": 658,
+    "cgan/data": 1_849,
     "cgan/drawing": 794,
     "cgan/models": 1_415,
     "cgan/page": 610,
-    "cgan/params": 555,
+    "cgan/params": 566,
     "cgan/pipeline": 2_812,
-    "cgan/privacy": 747,
-    "cgan/quality": 2_658,
+    "cgan/privacy": 749,
+    "cgan/quality": 2_665,
     "cgan/service": 351,
     "cgan/stages": 862,
-    "cgan/training": 1_629,
+    "cgan/training": 1_631,
     "cgan/utility": 841,
     "flows": 847,
-    "tests": 12_534,
+    "tests": 12_571,
 }
 PAGE_LINES = 1_291  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/

@@ -16,7 +16,6 @@ from safetensors.numpy import save_file
 
 from cgan.base.errors import DataError
 from cgan.base.files import replacing
-from cgan.base.report import Report, Table
 from cgan.base.settings import python_call
 from cgan.base.text import listed
 from cgan.models import file_facts
@@ -130,6 +129,7 @@ class Images:
 
     def _repr_html_(self) -> str:
         """Counts, images of each class, and the notes, as HTML for a notebook."""
+        from cgan.base.report import Report, Table
         from cgan.data.contact_sheet import contact_sheet
 
         counts = [*zip(self.class_names, self.counts.tolist(), strict=True)]

@@ -106,6 +106,6 @@ def test_a_reader_of_any_bytes_is_exact_or_refuses(data: st.DataObject) -> None:
 def test_fewer_than_fifty_images_of_a_class_get_a_warning() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (150, 8, 16), dtype=np.uint8)
     for count, words in ((50, ""), (49, "Few images: 49 of each of 3 classes. ")):
-        data = Images(noise[: 3 * count], np.arange(3 * count) % 3)
+        data = Images(noise[: 3 * count], np.arange(3 * count) % 3, notes=())
         reasons = validation(data, DEFAULTS, "train.csv").reasons
         assert "".join(reasons).startswith(words) and len(reasons) == bool(words)

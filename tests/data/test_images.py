@@ -104,7 +104,7 @@ def test_what_is_read_and_split_is_what_the_stages_make(
         assert part.groups is not None and stored.groups is not None
         assert np.array_equal(part.groups, stored.groups)
     assert parts[0].notes == images.notes and not parts[1].notes
-    assert repr(images).endswith("3 classes, 23 groups)")
+    assert repr(images).endswith("3 classes of 12 to 24 images, 23 groups, the largest of 5)")
     whole = page.all_images()
     assert whole.groups is not None and images.groups is not None
     assert np.array_equal(whole.pixels, images.pixels) and whole.files == images.files
@@ -143,5 +143,7 @@ def test_a_notebook_shows_every_name_escaped() -> None:
     html = images._repr_html_()
     assert "a &lt;b&gt;" in html and ">24</td>" in html
     assert "data:image/png;base64," in html and "5 &gt; 4" in html
-    assert repr(images) == "Images(56 of 12 × 8 pixels in colour, 3 classes)"
+    assert (
+        repr(images) == "Images(56 images of 12 × 8 pixels in colour, 3 classes of 12 to 24 images)"
+    )
     assert "base64" not in images.at([])._repr_html_()

@@ -26,7 +26,7 @@ HARD = ("two_passes", "deconv", 0.5, 1.0, 2, 190.0)
 def digits(count: int) -> Images:
     images, labels = sample_digits()
     rows = torch.randperm(5000, generator=torch.Generator().manual_seed(0))[:count]
-    return Images(images[rows], labels[rows])
+    return Images(images[rows], labels[rows], [*map(str, range(10))], notes=())
 
 
 def photographs(side: int, count: int = 60) -> Images:

@@ -198,9 +198,9 @@ def closure(module: str, without: Iterable[str] = ()) -> set[str]:
     import grimp
 
     graph = grimp.build_graph("cgan", cache_dir=None, exclude_type_checking_imports=True)
-    # Methods that show and divide images. Whoever calls them, and is a stage, imports these, too.
-    for shown in ("cgan.data.contact_sheet", "cgan.base.report", "cgan.data.splitting"):
-        graph.remove_import(importer="cgan.data.images", imported=shown)
+    # Methods that show, examine and divide images. Whoever calls them, and is a stage, imports these, too.
+    for name in ("data.contact_sheet", "base.report", "data.validation", "data.splitting"):
+        graph.remove_import(importer="cgan.data.images", imported=f"cgan.{name}")
     found, waiting = set[str](), {module}
     while waiting:
         name = waiting.pop()
