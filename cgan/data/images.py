@@ -330,7 +330,6 @@ def _labels_and_names(
         found = sorted({*labels.tolist()})
         if names is None:
             names = sorted(found, key=int) if all(map(str.isdecimal, found)) else found
-            _require_several(names)
         elif unknown := [name for name in found if name not in names]:
             raise DataError(
                 f"labels: expected the class_names, {listed(names)}; found {listed(unknown)}."
@@ -352,18 +351,12 @@ def _labels_and_names(
         )
     if names is None:
         names = _default_names(highest + 1)
-        _require_several(names)
         if missing := sorted({*range(highest + 1)} - {*np.unique(labels).tolist()}):
             raise DataError(
                 f"labels: expected each from 0 to {highest}; no image is of class {listed(missing)}. "
                 f"{NUMBER_THEM} Or give `class_names`, one for each, and images of these classes."
             )
     return np.require(labels, np.int64, ["C", "W"]), names
-
-
-def _require_several(names: list[str]) -> None:
-    if len(names) < 2:
-        raise DataError(f"labels: expected 2 classes or more, found {names[0]} alone.")
 
 
 def _group_numbers(groups: NDArray[Any]) -> IntArray:

@@ -63,6 +63,8 @@ def _odd_images(data: Images, firsts: IntArray) -> Iterator[str]:
             f"Few images: {describe_counts(few)}. With fewer than {FEW_IMAGES}, drawings of a class repeat a "
             "few forms, and some are copies of its images."
         )
+    if data.classes < 2:
+        yield f"One class: all images are of {data.class_names[0]}. A judge needs images of another, too."
     copies = np.flatnonzero(firsts != np.arange(len(firsts)))
     flat = data.pixels.reshape(len(data), -1)
     for title, rows, meaning in (

@@ -21,7 +21,7 @@ from cgan.privacy.shadows import shadows_of
 def digits(first: int, count: int) -> Images:
     pixels, labels = sample_digits()
     order = np.random.default_rng(0).permutation(len(labels))[first : first + count]
-    return Images(pixels[order], labels[order])
+    return Images(pixels[order], labels[order], [*map(str, range(10))])
 
 
 @pytest.mark.parametrize(

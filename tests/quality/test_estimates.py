@@ -39,7 +39,7 @@ def conditions_of(
     classes = int(asked.max()) + 1
     in_turn, trained_labels = (torch.arange(len(part)) % classes for part in (real, trained))
     labels = in_turn if labels is None else labels
-    held_out = Images(torch.zeros(len(real), 1, 8, 8, dtype=torch.uint8), labels, None, groups)
+    held_out = Images(torch.full((len(real), 1, 8, 8), 9), labels, None, groups)
     images, judge, params = (held_out, held_out), cast(Judge, None), EvaluateParams(seed=seed)
     heldout = Prediction(real, torch.eye(classes)[:1].expand(len(real), -1))
     return Conditions(judge, *images, params, heldout, trained, trained_labels, asked)

@@ -202,7 +202,7 @@ def test_logits_and_losses_are_adjusted_by_a_class_s_frequency() -> None:
     labels = torch.tensor([0] * 90 + [1] * 10)
     found = adjusted_logits(torch.zeros(1, 2), labels)
     torch.testing.assert_close(found[0, 1] - found[0, 0], torch.tensor(9.0).log())
-    data = Images(torch.zeros(100, 1, 8, 8, dtype=torch.uint8), labels, list("abc"))
+    data = Images(torch.full((100, 1, 8, 8), 9), labels, list("abc"))
     weights = balanced_weights(data)
     assert float(weights[:2].mean()) == pytest.approx(1) and float(weights[2]) == 0
     # The effective number of 90 of 100 is 59.5, that of 10 is 9.6.
@@ -222,7 +222,7 @@ def rows_of(digit: int, first: int, end: int) -> range:
 def test_a_round_is_as_by_hand_and_what_is_trained_stays(tmp_path: Path) -> None:
     recipe = RECIPE.model_copy(update={"total_kimg": 0.1})
     training = digits(rows_of(0, 0, 20), rows_of(1, 0, 8))
-    drawn = Images(digits(rows_of(1, 30, 42)).pixels, np.ones(12, np.int64))
+    drawn = Images(digits(rows_of(1, 30, 42)).pixels, np.ones(12, np.int64), [*"01"])
     test = digits(rows_of(0, 50, 60), rows_of(1, 50, 54))
     said = list[tuple[str, int]]()
 
@@ -259,7 +259,7 @@ def test_images_of_a_rare_class_help_those_of_another_harm(tmp_path: Path) -> No
         (np.random.default_rng(1).integers(0, 256, (95, 1, 28, 28), np.uint8), {"harm"}),
         (training.pixels[-1:].repeat(95, axis=0), {"harm", "cannot tell"}),
     ):
-        drawn = Images(pixels, np.full(95, 2))
+        drawn = Images(pixels, np.full(95, 2), [*"012"])
         rounds = rounds_by_seed(training, drawn, test, recipe, 6, tmp_path, CPU)
         for path in tmp_path.glob("*/drawn.safetensors"):
             path.unlink()  # what learns without drawings is kept
