@@ -39,7 +39,7 @@ def test_no_module_is_longer_than_a_reader_s_patience() -> None:
 CEILINGS = {
     "cgan": 236,
     "cgan/base": 658,
-    "cgan/data": 1_849,
+    "cgan/data": 1_844,
     "cgan/drawing": 794,
     "cgan/models": 1_415,
     "cgan/page": 610,
