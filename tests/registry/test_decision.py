@@ -72,7 +72,7 @@ def test_spoilt_digits_are_blocked_for_what_is_wrong_with_them() -> None:
         (noisy, {*wrong, "fid_over_floor", "drawn_shift"}, "of class 3 the judge sees"),
         (training.tensors.pixels, {"copies_over_floor"}, "near copies"),
         (patched, {"drawn_shift", "outliers"}, "class 5 differs in brightness of a part"),
-        (repeated, {"worst_class_diversity"}, "beside real images (class 8)"),
+        (repeated, {"worst_class_diversity"}, "diversity, as a part of real"),
     ):
         checks = checked(Drawings.measure(drawn, conditions, models))
         missed = {check.name for check in checks if not check.passed}
