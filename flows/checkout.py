@@ -1,17 +1,20 @@
 """Where a run works that is not at the engineer's terminal: in a fresh clone at a commit, its checkout.
 
-`enter` is the pull step of prefect.yaml: Prefect calls it in the run's process before it loads the flow. The
-next one removes what has ended. Results and checkpoints are in DVC's cache and in the Home of
-the project that it belongs to, so a run that was cut off goes on in another checkout.
+    python -m flows.checkout COMMIT
+
+is what a worker starts, as prefect.yaml says, and becomes Prefect's engine in the checkout. The next one
+removes what has ended. Results and checkpoints are in DVC's cache and in the Home of the project that it
+belongs to, so a run that was cut off goes on in another checkout.
 """
 
-import configparser
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from cgan.base import git
 from cgan.base.errors import CganError
@@ -19,45 +22,44 @@ from cgan.base.files import locked
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.project import home
 from cgan.pipeline.tracking.store import STORE_VARIABLE, store_uri
-from flows.repro import dvc, has_remote
+from flows.children import dvc_repo
 
 # Environment variables of a run that works in a checkout: its folder, and the project that it is a clone of.
-CHECKOUT_VARIABLE, PROJECT_VARIABLE = "CGAN_CHECKOUT", "CGAN_SOURCE"
+CHECKOUT_VARIABLE = "CGAN_CHECKOUT"
+PROJECT_VARIABLE = "CGAN_SOURCE"
 CHECKOUT_LOCK = Path(".cgan/checkout.lock")
 
-checkout_stack = contextlib.ExitStack()  # holds the checkout of this process
 
-
-def enter(commit: str) -> dict[str, str]:
-    """Check out the commit for this process. Prefect then runs the flow in place of this program, by `exec`:
-    the process keeps its environment and the lock."""
+def become_engine(commit: str) -> NoReturn:
+    """Check out the commit and go on as Prefect's engine there, by `exec`: the process keeps its lock."""
     project = Path(os.environ.get(PROJECT_VARIABLE) or Path(__file__).parents[1]).resolve()
-    folder = checkout_stack.enter_context(checkout(project, commit))
-    os.environ.update(environment(project, folder))
-    return {"directory": str(folder)}
+    with checkout(project, commit) as folder:
+        os.chdir(folder)
+        known = {**os.environ, **environment(project, folder)}
+        os.execve(sys.executable, [sys.executable, "-m", "prefect.engine"], known)  # nosec B606
 
 
 @contextlib.contextmanager
 def checkout(project: Path, commit: str, params: Path | None = None) -> Iterator[Path]:
     """A clone of `project` at `commit` with its results and data, and with these params."""
     with clone(project, commit) as folder:
-        # The project's own settings, such as keys of a remote; its cache; and DVC's notes about a tree, which
-        # are removed with it. By hand, since each `dvc config` takes half a second.
-        settings, cache = configparser.RawConfigParser(), dvc("cache", "dir", folder=project)
-        settings.read(project / ".dvc/config.local", encoding="utf-8")
-        own = {
-            "cache": {"dir": f'"{cache}"'},
-            "core": {"site_cache_dir": f'"{folder}/.dvc/tmp/site"'},
-        }
-        settings.read_dict(own)
-        with (folder / ".dvc/config.local").open("w", encoding="utf-8") as file:
-            settings.write(file)
+        with contextlib.suppress(FileNotFoundError):  # the project's own settings, such as keys
+            shutil.copy(project / ".dvc/config.local", folder / ".dvc")
+        with dvc_repo(project) as repo:
+            cache = repo.cache.local_cache_dir
         # With a committed dvc.lock, of another machine, DVC would not look into its run cache.
         (folder / "dvc.lock").unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):
             shutil.copy(home(project) / "dvc.lock", folder)
-        with contextlib.suppress(CganError):  # some results may be gone
-            dvc("pull" if has_remote(folder) else "checkout", "--quiet", folder=folder)
+        with dvc_repo(folder) as repo, repo.config.edit("local") as own:
+            own["cache"]["dir"] = cache
+            # DVC's notes about a tree, which are removed with it.
+            own["core"]["site_cache_dir"] = str(folder / ".dvc/tmp/site")
+        with contextlib.suppress(CganError), dvc_repo(folder) as repo:  # some results may be gone
+            if "remote" in repo.config["core"]:
+                repo.pull()
+            else:
+                repo.checkout()
         if params:
             shutil.copy(params, folder)
         _share_data(project, folder)
@@ -106,3 +108,7 @@ def _share_data(project: Path, folder: Path) -> None:
         if not link.exists():
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(file)
+
+
+if __name__ == "__main__":
+    become_engine(sys.argv[1])

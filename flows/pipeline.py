@@ -29,7 +29,8 @@ from cgan.pipeline.params_file import set_params
 from cgan.pipeline.project import BLOCKED_EXIT_CODE, DVC_LOCK, GATE_REPORT, home
 from flows.artifact import publish_artifact
 from flows.checkout import CHECKOUT_VARIABLE
-from flows.repro import Stages, dvc, has_remote, log_line, repro, require_prefect, run_module
+from flows.children import has_remote, stale_stages
+from flows.repro import Stages, log_line, repro, require_prefect, run_module
 
 GATE_LIMIT = "cgan-gate"  # a global concurrency limit of Prefect's
 FOLDER_LOCK = Path(".cgan/flow.lock")  # held by a run in this folder, and by its children
@@ -97,7 +98,7 @@ def pipeline(
         try:
             stages = Stages([stage.name for stage in STAGES], refresh, is_checkout and has_remote())
             if overrides:
-                dvc("status")  # while a stage runs, params.yaml must not change
+                stale_stages()  # while a stage runs, params.yaml must not change
                 log_line(f"params.yaml: {', '.join(set_params(overrides)) or 'nothing changed'}")
             for stage in STAGES:
                 _require(stage(stages, stage.name), f"Stage `{stage.name}`: ")

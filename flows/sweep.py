@@ -29,10 +29,9 @@ from cgan.quality.conditions import METRICS
 from cgan.quality.evaluation import Evaluation
 from cgan.quality.intervals import difference_of_means
 from flows.checkout import checkout, environment
-from flows.repro import CONTEXT_VARIABLE, in_session, say
+from flows.children import CONTEXT_VARIABLE, in_session, say
 
 CODE_PATHS = ("cgan", "dvc.yaml")  # what a result depends on, beside params and data
-NO_EFFECT = ("sweep", "gate", "tracking")  # sections that change no result
 LOGS = Path(".cgan/sweeps")
 STUDY_TAG = "cgan.sweep"  # tag of the MLflow runs
 
@@ -47,35 +46,54 @@ def train_trial(base: Path, commit: str, study: str, number: int, values: Values
     with log, checkout(base, commit, base / "params.yaml") as folder:
         set_params(values, folder / "params.yaml")
         variables = {**environment(base, folder), CONTEXT_VARIABLE: json.dumps({STUDY_TAG: study})}
-        write = partial(print, file=log)
-        in_session("dvc", "repro", "evaluate", on_line=write, folder=folder, variables=variables)
+        run = partial(
+            in_session, on_line=partial(print, file=log), folder=folder, variables=variables
+        )
+        run("dvc", "repro", "evaluate")
         try:
-            in_session("cgan.stages.record", on_line=write, folder=folder, variables=variables)
+            run("cgan.stages.record")
         except CganError as error:  # its result counts all the same
             say(f"{path.stem}: its run is not complete in MLflow. {error}")
         objective = load_params(folder / "params.yaml").sweep.objective
         evaluation = Evaluation.read(folder / EVALUATION)
     value = evaluation.score(objective).value
     if value is None:
-        raise CganError(
-            f"{objective} has no value: {evaluation.not_measurable or 'not asked for'}."
-        )
+        reason = evaluation.not_measurable or "not asked for"
+        raise CganError(f"{objective} has no value: {reason}.")
     return value
 
 
 def search(base: Path, commit: str, params: Params, trials: int) -> None:
-    """Search until there are so many results, those of earlier calls included."""
+    """Search until there are so many results, those of earlier calls included. The first is that of the
+    present params."""
     import optuna
+    from optuna.storages.journal import JournalFileBackend
     from optuna.trial import TrialState
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = _open_study(base, commit, params)
+    key, space = params.sweep.objective, params.sweep.space
+    study = optuna.create_study(
+        storage=optuna.storages.JournalStorage(JournalFileBackend(str(base / ".cgan/optuna.log"))),
+        study_name=_study_name(base, commit, params),
+        direction="minimize" if METRICS[key].better == "lower" else "maximize",
+        load_if_exists=True,
+    )
+    # With the same seed, a second sweep would repeat the first.
+    seed = 1 + len(study.trials)
+    study.sampler = optuna.samplers.TPESampler(
+        seed=seed, n_startup_trials=len(space) + 2, multivariate=True
+    )
+    if not study.trials:
+        present = flatten(params.model_dump(by_alias=True))
+        study.enqueue_trial(
+            {name: present[name] for name in space if space[name].has(present[name])}
+        )
 
     def objective(trial: Any) -> float:
         values = _suggest(trial, params)
         say(f"trial {trial.number}: {_in_words(values)}")
         value = train_trial(base, commit, study.study_name, trial.number, values)
-        say(f"trial {trial.number}: {params.sweep.objective} {value:.4g}")
+        say(f"trial {trial.number}: {key} {value:.4g}")
         return value
 
     done = len(study.get_trials(states=(TrialState.COMPLETE,)))
@@ -83,46 +101,17 @@ def search(base: Path, commit: str, params: Params, trials: int) -> None:
     if not done:  # the first may show that nothing works
         study.optimize(objective, n_trials=1)
     study.optimize(objective, n_trials=max(0, trials - max(1, done)), catch=CganError)
-    best = " ".join(f"-S {key}={value}" for key, value in _round(study.best_params).items())
+    best = " ".join(f"-S {name}={value}" for name, value in _round(study.best_params).items())
     say(
-        f"The best, {params.sweep.objective} {study.best_value:.4g}, is partly luck. Train with it, and test "
-        f"whether it is better than HEAD:\n  dvc exp run {best}\n  python -m flows.sweep --seeds 5"
+        f"The best, {key} {study.best_value:.4g}, is partly luck. Train with it, and test whether it is "
+        f"better than HEAD:\n  dvc exp run {best}\n  python -m flows.sweep --seeds 5"
     )
 
 
-def _open_study(base: Path, commit: str, params: Params) -> Any:
-    """Optuna's study of this code and these params; a new one begins with the present params."""
-    import optuna
-    from sqlalchemy.pool import NullPool
-
-    # It closes each connection after use: a pool would leave that to the collector.
-    storage = optuna.storages.RDBStorage(
-        f"sqlite:///{base / '.cgan/optuna.db'}", engine_kwargs={"poolclass": NullPool}
-    )
-    sweep, better = params.sweep, METRICS[params.sweep.objective].better
-    study = optuna.create_study(
-        storage=storage,
-        study_name=_study_name(base, commit, params),
-        direction="minimize" if better == "lower" else "maximize",
-        load_if_exists=True,
-    )
-    # With the same seed, a second sweep would repeat the first.
-    study.sampler = optuna.samplers.TPESampler(
-        seed=1 + len(study.trials), n_startup_trials=len(sweep.space) + 2, multivariate=True
-    )
-    if not study.trials:
-        present = flatten(params.model_dump(by_alias=True))
-        study.enqueue_trial(
-            {key: present[key] for key, axis in sweep.space.items() if axis.has(present[key])}
-        )
-    return study
-
-
-def compare(base: Path, commit: str, params: Params, count: int, name: str) -> None:
+def compare_seeds(base: Path, commit: str, params: Params, count: int, name: str) -> None:
     """Train with `count` seeds by which no params were chosen, and with the `train` of another commit."""
-    key, other_params = params.sweep.objective, _other_params(base, params, name)
-    if not other_params:
-        raise CganError(f"{name} has the same `train`: there is nothing to compare.")
+    key = params.sweep.objective
+    other_params = _other_params(base, params, name)
     values: dict[str, list[float]] = {}
     for role, changes in {name: other_params, "present": Values()}.items():
         values[role] = []
@@ -152,21 +141,23 @@ def verdict(key: str, name: str, others: list[float], present: list[float]) -> s
 def _study_name(base: Path, commit: str, params: Params) -> str:
     """A name that is the same for the same code, params and objective."""
     tree = [git.git("rev-parse", f"{commit}:{name}", folder=base).decode() for name in CODE_PATHS]
-    relevant = {k: v for k, v in flatten(params).items() if k.partition(".")[0] not in NO_EFFECT}
-    search = params.sweep.model_dump(include={"space", "objective"})
-    return f"sweep-{fingerprint([tree, relevant, search])}"
+    relevant = params.model_dump(exclude={"gate", "tracking"})
+    return f"sweep-{fingerprint([tree, relevant])}"
 
 
 def _other_params(base: Path, params: Params, name: str) -> Values:
+    """The values of `train` that are otherwise in a commit. Raises CganError where there is none."""
     text = git.git("show", f"{name}:params.yaml", folder=base).decode()
     sections = parse_yaml(text, f"params.yaml of {name}") or {}
     document = {"train": sections.get("train") or {}}
-    of_commit, present = check_params(document, f"`train` of {name}").train, params.train
-    return {
+    others = {
         f"train.{key}": value
-        for key, value in of_commit
-        if key != "seed" and getattr(present, key) != value
+        for key, value in check_params(document, f"`train` of {name}").train
+        if key != "seed" and getattr(params.train, key) != value
     }
+    if not others:
+        raise CganError(f"{name} has the same `train`: there is nothing to compare.")
+    return others
 
 
 def _suggest(trial: Any, params: Params) -> Values:
@@ -220,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         commit = require_committed(base)
         (base / LOGS).mkdir(parents=True, exist_ok=True)
         if args.seeds:
-            compare(base, commit, params, args.seeds, args.against)
+            compare_seeds(base, commit, params, args.seeds, args.against)
         else:
             search(base, commit, params, args.trials)
     except (CganError, ModuleNotFoundError) as error:  # optuna is in the extra `sweep`

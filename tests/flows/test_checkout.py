@@ -6,14 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import commit, git
+from conftest import commit, git, run
 
 from cgan.base.errors import CganError
 from cgan.base.files import locked
 from cgan.base.git import working_tree
 from cgan.pipeline.params_file import set_params
-from flows.checkout import CHECKOUT_LOCK, checkout, checkout_stack, enter, environment
-from flows.repro import dvc
+from flows.checkout import CHECKOUT_LOCK, become_engine, checkout, environment
 
 
 @pytest.fixture
@@ -49,7 +48,7 @@ def test_a_checkout_is_the_commit_with_the_project_s_results(clone: Path) -> Non
         assert (folder / "prefect.yaml").read_text() != "of the next commit"
         assert (folder / "dvc.lock").read_text() == "of the last run"
         assert (folder / "params.yaml").read_text() == mine.read_text()
-        settings = dvc("config", "--list", folder=folder).splitlines()
+        settings = run("dvc", "config", "--list", cwd=folder).splitlines()
     assert "remote.storage.url=s3://bucket/folder" in settings
     assert f"core.site_cache_dir={folder}/.dvc/tmp/site" in settings, "it goes with the checkout"
     assert not folder.exists()
@@ -66,13 +65,20 @@ def test_a_run_s_checkout_has_the_project_s_home_and_store(
     for uri, store in (("", own), ("sqlite:///mlflow.db", own), ("http://host:1", "http://host:1")):
         os.environ["MLFLOW_TRACKING_URI"] = uri
         assert environment(clone, clone / "folder")["MLFLOW_TRACKING_URI"] == store
-    folder = Path(enter(head(clone))["directory"])
-    assert os.environ["CGAN_CHECKOUT"] == os.environ["PYTHONPATH"] == str(folder)
-    assert os.environ["CGAN_HOME"] == str(clone / ".cgan")
-    with locked(folder / CHECKOUT_LOCK, wait=False) as is_free:
-        assert not is_free and folder.parent == clone / ".cgan/checkouts"
-    checkout_stack.close()
-    assert not folder.exists()
+
+    def engine(_program: str, arguments: list[str], variables: dict[str, str]) -> None:
+        folder = Path.cwd()
+        assert arguments[1:] == ["-m", "prefect.engine"]
+        assert variables["CGAN_CHECKOUT"] == variables["PYTHONPATH"] == str(folder)
+        assert variables["CGAN_HOME"] == str(clone / ".cgan")
+        with locked(folder / CHECKOUT_LOCK, wait=False) as is_free:
+            assert not is_free and folder.parent == clone / ".cgan/checkouts"
+        raise SystemExit
+
+    monkeypatch.chdir(clone)
+    monkeypatch.setattr(os, "execve", engine)
+    with pytest.raises(SystemExit):
+        become_engine(head(clone))
 
 
 @pytest.mark.slow
@@ -94,10 +100,7 @@ def test_a_commit_pushed_later_is_fetched(clone: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["data/inbox", "mine/digits.csv"])
-def test_data_of_the_project_are_seen_in_a_checkout(
-    clone: Path, path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("flows.repro.output_of", lambda *_, **__: b"")  # of DVC: a second a call
+def test_data_of_the_project_are_seen_in_a_checkout(clone: Path, path: str) -> None:
     set_params({"data.source": "file", "data.path": path}, clone / "params.yaml")
     commit(clone)
     file = clone / (path if path.endswith(".csv") else f"{path}/digits.csv")
@@ -118,7 +121,7 @@ def test_data_that_the_commit_points_to_are_pulled(
     (clone / "dvc.lock").unlink()
     file = clone / "data/digits.csv"
     file.write_text("label\n")
-    dvc("add", "--quiet", str(file), folder=clone)
+    run("dvc", "add", "--quiet", file, cwd=clone)
     config = (clone / ".dvc/config").read_text().replace("[core]", "[core]\nremote = storage")
     remote = f"['remote \"storage\"']\nurl = {tmp_path}/remote\n"
     (clone / ".dvc/config").write_text(config + remote)

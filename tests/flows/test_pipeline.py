@@ -22,6 +22,7 @@ from cgan.base.errors import CganError
 from cgan.base.files import write_bytes
 from flows import pipeline as flow
 from flows import repro
+from flows.children import in_session
 from flows.pipeline import pipeline
 
 STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
@@ -79,10 +80,6 @@ class Children:
             Path("reports/gate.json").write_text(json.dumps(report))
             Path("reports/gate.md").write_text(f"# version 3 is {self.verdict}")
 
-    def dvc(self, *arguments: str, **_: Any) -> str:
-        remote = "core.remote=storage" if Path("remote").exists() else ""
-        return json.dumps(dict.fromkeys(self.stale)) if "--json" in arguments else remote
-
 
 @pytest.fixture
 def children(prefect: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Children:
@@ -96,8 +93,9 @@ def children(prefect: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("CGAN_MLFLOW_PAGE", "http://127.0.0.1:5000")
     stand_in = Children()
     monkeypatch.setattr(repro, "in_session", stand_in.start)
-    monkeypatch.setattr(repro, "dvc", stand_in.dvc)
-    monkeypatch.setattr(flow, "dvc", stand_in.dvc)
+    for module in (repro, flow):
+        monkeypatch.setattr(module, "stale_stages", lambda: {*stand_in.stale})
+    monkeypatch.setattr(flow, "has_remote", Path("remote").exists)
     monkeypatch.setattr(flow, "push", flow.push.with_options(retries=0))
     return stand_in
 
@@ -148,9 +146,9 @@ def test_what_is_blocked_is_said(children: Children) -> None:
     state = pipeline(refresh=True, return_state=True)
     assert (state.name, state.type.value) == ("Blocked", "COMPLETED")
     assert state.message == "version 3 is blocked"
-    again = {"params": "Completed", "download": "Completed", "gate": "Blocked"}
+    again = {"download": "Completed", "gate": "Blocked"}
     assert_tasks(state, dict.fromkeys(STAGES, "Unchanged") | again)
-    assert children.started == ["params", "download --force", "gate"]
+    assert children.started == ["download --force", "gate"]
 
 
 def test_without_the_gate_a_run_says_the_quality(children: Children) -> None:
@@ -159,7 +157,7 @@ def test_without_the_gate_a_run_says_the_quality(children: Children) -> None:
     state = pipeline(gate=False, return_state=True)
     assert state.name == "Completed" and "99.4 %" in str(state.message)
     assert "| conditional accuracy | 99.4 % " in artifact(state)
-    assert children.started == ["params", *STAGES[STAGES.index("train") :]]
+    assert children.started == STAGES[STAGES.index("train") :]
 
 
 @pytest.mark.parametrize(("failing", "where"), [("validate", "Stage `validate`"), ("gate", "Gate")])
@@ -200,9 +198,9 @@ def test_a_failure_says_its_last_error_or_its_last_lines(tmp_path: Path) -> None
     ):
         Path(tmp_path, "failing.py").write_text(f"print(*{output}, sep='\\n'); raise SystemExit(7)")
         with pytest.raises(CganError) as caught:
-            repro.in_session("failing", on_line=lambda _: None, folder=tmp_path)
+            in_session("failing", on_line=lambda _: None, folder=tmp_path)
         assert str(caught.value) == message
-    repro.in_session("failing", on_line=lambda _: None, folder=tmp_path, exit_codes=(0, 7))
+    in_session("failing", on_line=lambda _: None, folder=tmp_path, exit_codes=(0, 7))
 
 
 @pytest.mark.parametrize("deaf", ["", "1"])
@@ -211,7 +209,7 @@ def test_what_ends_a_run_ends_all_that_it_started(
 ) -> None:
     monkeypatch.setenv("SLOW", "params")
     monkeypatch.setenv("DEAF", deaf)
-    monkeypatch.setattr(repro, "CHECKPOINT_S", 1 if deaf else 120)
+    monkeypatch.setattr("flows.children.CHECKPOINT_S", 1 if deaf else 120)
     lines: list[str] = []
 
     def cancel_at_step_2(line: str) -> None:
@@ -220,7 +218,7 @@ def test_what_ends_a_run_ends_all_that_it_started(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        repro.in_session("dvc", "repro", "--single-item", "params", on_line=cancel_at_step_2)
+        in_session("dvc", "repro", "--single-item", "params", on_line=cancel_at_step_2)
     child = re.search(r"process (\d+)", "\n".join(lines))
     assert child
     with contextlib.suppress(psutil.NoSuchProcess):

@@ -113,7 +113,7 @@ def light_programs(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     monkeypatch.setattr(production, "PROGRAMS", {**programs, "worker": "sh -c 'sleep 1000 & wait'"})
     monkeypatch.setattr(production, "STAYS_UP_S", 0.1)
     yield
-    production.main(["down"])
+    production.main("down")
 
 
 def pids(project: Path) -> dict[str, int]:
@@ -126,11 +126,11 @@ def pids(project: Path) -> dict[str, int]:
 def test_up_and_down_can_be_repeated_in_any_order(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert production.main(["down"]) == 0 and "Nothing was running" in capsys.readouterr().out
-    assert production.main(["deploy"]) == 1 and "make up" in capsys.readouterr().err
+    assert production.main("down") == 0 and "Nothing was running" in capsys.readouterr().out
+    assert production.main("deploy") == 1 and "make up" in capsys.readouterr().err
     next(iter(production.up(project)))  # and then Ctrl-C
     assert [*pids(project)] == ["mlflow"]
-    assert production.main(["up"]) == 0
+    assert production.main("up") == 0
     assert stat.S_IMODE((project / PRODUCTION).stat().st_mode) == 0o700, "logs and parameters"
     first = pids(project)
     assert [*first] == ["mlflow", "prefect", "worker"]
@@ -139,18 +139,18 @@ def test_up_and_down_can_be_repeated_in_any_order(
     wait_until(lambda: not answers(taken))
     # What runs keeps its ports, whatever the environment says by now.
     monkeypatch.setenv("MLFLOW_PORT", str(free_port()))
-    assert production.main(["up"]) == 0 and answers(taken)
+    assert production.main("up") == 0 and answers(taken)
     again = pids(project)
     assert {**again, "mlflow": 0} == {**first, "mlflow": 0} and again != first
     (run_of_worker,) = wait_until(psutil.Process(again["worker"]).children)
     capsys.readouterr()
-    assert production.main(["down"]) == 0
-    assert capsys.readouterr().out == "Stopped: worker, prefect, mlflow.\n"
+    assert production.main("down") == 0
+    assert capsys.readouterr().out == f"{production.CUT_OFF}\nStopped: worker, prefect, mlflow.\n"
     assert not any(map(psutil.pid_exists, [*again.values(), run_of_worker.pid]))
     with started("sleep", 100, cwd=project) as (other, _):
         (project / PRODUCTION / "worker.pid").write_text(str(other.pid))  # as after a reboot
         assert pids(project) == {}
-    assert production.main(["up"]) == 0 and len(pids(project)) == 3
+    assert production.main("up") == 0 and len(pids(project)) == 3
 
 
 @pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
@@ -159,10 +159,10 @@ def test_what_does_not_come_up_says_why(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", int(os.environ["PREFECT_PORT"]))):
-        assert production.main(["up"]) == 1
+        assert production.main("up") == 1
     assert "Choose another with PREFECT_PORT=." in capsys.readouterr().err
     monkeypatch.setitem(production.PROGRAMS, "prefect", "seq 30")
-    assert production.main(["up"]) == 1
+    assert production.main("up") == 1
     words = capsys.readouterr().err
     assert words.startswith("Error: prefect did not start. The end of ")
     assert words.endswith(":\n" + "".join(f"{number}\n" for number in range(21, 31)))

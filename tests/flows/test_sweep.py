@@ -7,7 +7,7 @@ from typing import Any
 import optuna
 import pytest
 from conftest import ROOT, commit
-from sqlalchemy.pool import NullPool
+from optuna.storages.journal import JournalFileBackend
 
 from cgan.base.errors import CganError
 from cgan.pipeline.params_file import load_params, set_params
@@ -59,9 +59,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 def studies() -> list[optuna.Study]:
-    storage = optuna.storages.RDBStorage(
-        "sqlite:///.cgan/optuna.db", engine_kwargs={"poolclass": NullPool}
-    )
+    storage = optuna.storages.JournalStorage(JournalFileBackend(".cgan/optuna.log"))
     names = optuna.get_all_study_names(storage)
     return [optuna.load_study(study_name=name, storage=storage) for name in names]
 
