@@ -11,7 +11,7 @@ from cgan import __version__
 from cgan.base.errors import CganError
 from cgan.pipeline.data import commands as data
 from cgan.pipeline.evidence import commands as evidence
-from cgan.pipeline.options import DRAW_PANEL, PRODUCTION_PANEL
+from cgan.pipeline.options import DRAW_PANEL, PRODUCTION_PANEL, announce
 from cgan.pipeline.project import GENERATOR
 from cgan.pipeline.registry import commands as registry
 from cgan.pipeline.runs import commands as runs
@@ -76,6 +76,7 @@ def draw(
     """Draw TEXT digit by digit, a grid, or a labelled set."""
     if (text is None and not grid) == (per_class is None):
         raise CganError("say what to draw: TEXT or --grid (or both), or --per-class N.")
+    announce("Drawing …")
     from rich.console import Console
 
     from cgan.drawing.drawings import write_set
@@ -121,6 +122,7 @@ def serve(
 
     Over HTTP, until Ctrl-C. See docs/service.md.
     """
+    announce("Loading the generator …")
     from cgan.service.app import serve
 
     serve(model, host, port)
@@ -143,6 +145,7 @@ def card(
 
     With a grid of drawings. The card has the numbers.
     """
+    announce("Loading the generator, and what is known of it …")
     from cgan.drawing.generator import Generator, default_source
     from cgan.pipeline.runs.card import write_card_folder
 

@@ -8,15 +8,19 @@ See docs/adr/0002-dvc-decides-prefect-schedules-mlflow-remembers.md.
 
 import argparse
 import contextlib
+import itertools
+import json
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import httpx
-from prefect import State, flow, runtime, task
+from prefect import State, flow, get_run_logger, runtime, task
 from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectAlreadyExists, PrefectHTTPStatusError
@@ -29,11 +33,76 @@ from cgan.pipeline.params_file import set_params
 from cgan.pipeline.project import BLOCKED_EXIT_CODE, DVC_LOCK, GATE_REPORT, home
 from flows.artifact import publish_artifact
 from flows.checkout import CHECKOUT_VARIABLE
-from flows.children import has_remote, stale_stages
-from flows.repro import Stages, log_line, repro, require_prefect, run_module
+from flows.children import CONTEXT_VARIABLE, has_remote, in_session, stale_stages
 
 GATE_LIMIT = "cgan-gate"  # a global concurrency limit of Prefect's
 FOLDER_LOCK = Path(".cgan/flow.lock")  # held by a run in this folder, and by its children
+
+
+@dataclass
+class Stages:
+    """The stages of a flow run, as its tasks see them. `names`: of all, in order."""
+
+    names: Sequence[str]
+    refresh: bool = False
+    remote: bool = False  # results come from DVC's remote, and go there
+
+    @cached_property
+    def unchanged(self) -> list[str]:
+        """The stages before the first stale one."""
+        stale = stale_stages()
+        return list(itertools.takewhile(lambda name: name not in stale, self.names))
+
+
+def repro(stages: Stages, stage: str) -> State[Any]:
+    """Bring a stage up to date. Returns the state of its task: Completed, *Unchanged* or Failed."""
+    force = stages.refresh and stage == "download"
+    try:
+        if not force and stage in stages.unchanged:
+            return Completed(name="Unchanged", message="not stale")
+    except CganError as error:
+        return Failed(message=str(error))
+    options = ["--force"] * force + ["--pull"] * stages.remote
+    done = run_module("dvc", "repro", "--single-item", stage, *options)
+    if force:  # DVC is asked anew, what the data have changed
+        vars(stages).pop("unchanged", None)
+    return done
+
+
+def run_module(*module: str, exit_codes: Sequence[int] = (0,)) -> State[Any]:
+    """`python -m MODULE …`, its output in the run's log. Failed where `in_session` raises."""
+    run = {
+        "prefect.flow_run_id": runtime.flow_run.id,
+        "prefect.flow_run_name": runtime.flow_run.name,
+    }
+    variables = {CONTEXT_VARIABLE: json.dumps(run)}
+    try:
+        in_session(*module, on_line=log_line, variables=variables, exit_codes=exit_codes)
+    except CganError as error:
+        return Failed(message=str(error))
+    return Completed()
+
+
+def log_line(line: str) -> None:
+    """Into the run's log."""
+    get_run_logger().info("%s", line)
+
+
+def require_prefect() -> None:
+    """Start Prefect's temporary server, if none is configured. Raises CganError where none answers."""
+    # Ctrl-C goes to every process of the group, and that server has to live on for a moment to record how the
+    # run ended. Blocked signals are inherited.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with get_client(sync_client=True) as client:
+            failure = client.api_healthcheck()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    if failure:
+        raise CganError(
+            f"Prefect's server at PREFECT_API_URL cannot be used ({failure!r}). `make up` starts one."
+        )
+
 
 STAGES = [
     task(name=name, description=words)(repro)

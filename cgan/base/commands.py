@@ -1,4 +1,4 @@
-"""Runs a command that takes a moment, for what it prints. Of those that take minutes, `flows.repro` shows the
+"""Runs a command that takes a moment, for what it prints. Of those that take minutes, `flows.children` shows the
 lines as they come."""
 
 import subprocess

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from cgan.base.errors import Interrupted
-from cgan.base.files import fingerprint, locked, read_json, write_bytes, write_json
+from cgan.base.files import fingerprint, locked, read_json, write_bytes, write_json, write_text
 from cgan.data.images import Images, load_images
 from cgan.models.hardware import choose_hardware
 from cgan.models.model_file import save_discriminator, save_generator
@@ -159,6 +159,8 @@ def write_outputs(trained: TrainingResult, facts: dict[str, Any]) -> None:
     save_generator(GENERATOR, trained.generator, facts)
     save_discriminator(DISCRIMINATOR, trained.discriminator, facts)
     PREVIEWS.mkdir(parents=True, exist_ok=True)
+    if not trained.previews:  # DVC warns of an empty folder at every command
+        write_text(PREVIEWS / "none.txt", "No previews: this generator is not trained.\n")
     for step, png in trained.previews.items():
         write_bytes(PREVIEWS / f"step-{step:06d}.png", png)
     write_records(LOSSES, HISTORY_COLUMNS, trained.history)

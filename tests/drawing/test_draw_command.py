@@ -31,7 +31,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def output(*arguments: str) -> str:
     result = CliRunner().invoke(app, ["draw", *arguments])
     assert result.exit_code == 0, result.output
-    return result.output
+    return result.stdout
 
 
 def refusal(*arguments: str) -> str:

@@ -21,7 +21,6 @@ from prefect.client.schemas.objects import FlowRun
 from cgan.base.errors import CganError
 from cgan.base.files import write_bytes
 from flows import pipeline as flow
-from flows import repro
 from flows.children import in_session
 from flows.pipeline import pipeline
 
@@ -92,9 +91,8 @@ def children(prefect: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CGAN_MLFLOW_PAGE", "http://127.0.0.1:5000")
     stand_in = Children()
-    monkeypatch.setattr(repro, "in_session", stand_in.start)
-    for module in (repro, flow):
-        monkeypatch.setattr(module, "stale_stages", lambda: {*stand_in.stale})
+    monkeypatch.setattr(flow, "in_session", stand_in.start)
+    monkeypatch.setattr(flow, "stale_stages", lambda: {*stand_in.stale})
     monkeypatch.setattr(flow, "has_remote", Path("remote").exists)
     monkeypatch.setattr(flow, "push", flow.push.with_options(retries=0))
     return stand_in

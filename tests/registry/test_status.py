@@ -2,6 +2,8 @@
 
 import io
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,20 @@ def test_an_empty_clone_says_what_to_do_and_makes_nothing(root: Path) -> None:
     (root / ".cgan").mkdir(exist_ok=True)
     (root / ".cgan/dvc.lock").write_text("schema: '2.0'\n")
     assert f"`cp {root.resolve()}/.cgan/dvc.lock . && dvc checkout`" in screen(root)
+
+
+def test_a_stage_that_runs_in_a_checkout_is_on_the_screen(root: Path) -> None:
+    shutil.copy(ROOT / "params.yaml", root)
+    checkout = root / ".cgan/checkouts/one"
+    for name, text in (("__init__", ""), ("stages/__init__", ""), ("stages/train", "input()")):
+        path = checkout / f"cgan/{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert "Running" not in screen(root)
+    command = [sys.executable, "-m", "cgan.stages.train"]
+    with subprocess.Popen(command, cwd=checkout, stdin=subprocess.PIPE) as process:
+        assert "Running train, in a checkout, since " in screen(root)
+        process.communicate(b"\n")
 
 
 def test_champion_verdict_and_last_training_stand_on_the_screen(copied: Project) -> None:

@@ -51,7 +51,7 @@ def test_names_stay_text_whatever_they_hold(nasty: str) -> None:
 
 
 def card(*words: str) -> str:
-    return CliRunner().invoke(app, ["card", *words], catch_exceptions=False).output
+    return CliRunner().invoke(app, ["card", *words], catch_exceptions=False).stdout
 
 
 @pytest.mark.usefixtures("copied")

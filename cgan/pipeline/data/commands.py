@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cgan.base.errors import CganError
-from cgan.pipeline.options import DATA_PANEL
+from cgan.pipeline.options import DATA_PANEL, announce
 
 app = typer.Typer()
 
@@ -23,6 +23,7 @@ def validate(
     If FILE holds no valid labelled images, it says which row, column or file is wrong. In a project, it also
     says what a run with these images will do.
     """
+    announce(f"Reading {file} …")
     from cgan.data.read import read_source
     from cgan.data.splitting import with_groups
     from cgan.data.validation import validation

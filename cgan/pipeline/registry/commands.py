@@ -39,6 +39,7 @@ def _project_registry() -> AbstractContextManager[Registry]:
     from cgan.pipeline.registry.client import model_name, open_registry
 
     require_project()
+    announce("Asking MLflow's registry …")
     return open_registry(model_name())
 
 
@@ -109,7 +110,7 @@ def gate() -> None:
 
 @app.command(rich_help_panel=PRODUCTION_PANEL)
 def status() -> None:
-    """Show the champion, the last verdict and the last training."""
+    """Show what is running, the champion, the last verdict and training."""
     root = require_project()
     from rich.console import Console
 

@@ -1,10 +1,12 @@
 """`cgan status`: who is champion, what the gate decided last and why, the newest training."""
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
 from rich.text import Text
 
@@ -21,8 +23,8 @@ IS_TRAINING = f"tags.`{SOURCE_TAG}` = 'cgan.stages.train'"
 
 
 def print_status(root: Path, console: Console) -> None:
-    """Print data, champion, verdict and training; of a store that cannot be used, why."""
-    for source in (_data, _store):
+    """Print data, what is running, champion, verdict and training; of a store that cannot be used, why."""
+    for source in (_data, _at_work, _store):
         try:
             for name, words in source(root):
                 line = Text(f"{name:15}", "bold cyan").append(printable(words))
@@ -40,6 +42,18 @@ def _data(root: Path) -> Iterator[tuple[str, str]]:
         yield "Data", f"in the cache, of a scheduled run: `cp {last} . && dvc checkout`"
     else:
         yield "Data", "not fetched yet: `make repro` or `dvc repro`"
+
+
+def _at_work(root: Path) -> Iterator[tuple[str, str]]:
+    """The stage, or the gate, that runs in this project or in a checkout of it."""
+    for process in psutil.process_iter(["cmdline", "cwd", "create_time"]):
+        command = " ".join((process.info["cmdline"] or [])[1:])
+        found = re.fullmatch(r"-m cgan\.(?:stages\.|cli )(\w+)", command)
+        folder = Path(process.info["cwd"] or "/")
+        if found and (folder == root or home(root) / "checkouts" in folder.parents):
+            began = datetime.fromtimestamp(process.info["create_time"], UTC)
+            where = "here" if folder == root else "in a checkout"
+            yield "Running", f"{found[1]}, {where}, since {began:%d %b %H:%M} UTC"
 
 
 def _store(root: Path) -> Iterator[tuple[str, str]]:
