@@ -1,5 +1,5 @@
-"""Runs a command that takes a moment, for what it prints. Of those that take minutes, `flows.children` shows the
-lines as they come."""
+"""Runs a command that takes a moment, for what it prints. Of those that take minutes, `flows.children` shows
+the lines as they come."""
 
 import subprocess
 from collections.abc import Mapping
