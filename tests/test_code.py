@@ -37,22 +37,22 @@ def test_no_module_is_longer_than_a_reader_s_patience() -> None:
 # Lines of Python that each room may have. A feature pays for its lines with a deletion; where it cannot,
 # raise the ceiling in a commit that says what that pays for.
 CEILINGS = {
-    "cgan": 236,
+    "cgan": 239,
     "cgan/base": 658,
     "cgan/data": 1_844,
     "cgan/drawing": 794,
     "cgan/models": 1_415,
     "cgan/page": 610,
     "cgan/params": 566,
-    "cgan/pipeline": 2_812,
+    "cgan/pipeline": 2_830,
     "cgan/privacy": 749,
     "cgan/quality": 2_665,
     "cgan/service": 351,
-    "cgan/stages": 862,
+    "cgan/stages": 864,
     "cgan/training": 1_631,
     "cgan/utility": 841,
-    "flows": 847,
-    "tests": 12_571,
+    "flows": 862,
+    "tests": 12_584,
 }
 PAGE_LINES = 1_291  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/

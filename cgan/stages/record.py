@@ -19,7 +19,7 @@ from cgan.pipeline import project
 from cgan.pipeline.project import CARD, EVALUATION, GENERATOR, GRID, SOURCE_FOLDER, STRIP, TRAINING
 from cgan.pipeline.registry.recorded_run import ProjectRun
 from cgan.pipeline.tracking.logged_model import model_note, save_mlflow_model
-from cgan.pipeline.tracking.run import Run, TrainingRecord, open_run, read_training
+from cgan.pipeline.tracking.run import TrackedRun, TrainingRecord, open_run, read_training
 from cgan.pipeline.tracking.store import strip_markdown
 from cgan.pipeline.tracking.tags import FINGERPRINT_TAG, GENERATOR_SHA256_TAG, QUALITY_TAG
 from cgan.quality.evaluation import Evaluation
@@ -62,7 +62,7 @@ def remove_checkpoints(training: TrainingRecord) -> None:
             remove(folder)
 
 
-def send_training(run: Run, steps: int) -> None:
+def send_training(run: TrackedRun, steps: int) -> None:
     """Send what the training has not sent. The times of its steps are not known: they are spread evenly."""
     began_ms, ended_ms = run.training["began_ms"], run.training["ended_ms"]
 
@@ -94,7 +94,7 @@ def read_metrics(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
         yield step, {names.get(name, name): value for name, value in row.items()}
 
 
-def send_results(run: Run, evaluation: Evaluation, facts: Facts) -> None:
+def send_results(run: TrackedRun, evaluation: Evaluation, facts: Facts) -> None:
     """Files, the model, and what was measured of it. Of a sweep's trial there are fewer files."""
     report = evaluation.report(run.training.get("training_s"))
     write_text(CARD, model_card(facts, evaluation, f"../{GRID}"))

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from cgan.pipeline.project import SOURCE_FOLDER, project_root
 from cgan.pipeline.tracking import store
-from cgan.pipeline.tracking.run import Run, TrainingRecord
+from cgan.pipeline.tracking.run import TrackedRun, TrainingRecord
 
 PATIENCE_S = 15.0  # for what is still to be sent at the end
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 class LiveTracker:
     """Sends the metrics of a training, and waits for MLflow at its end only; the stage record sends the rest.
-    `training` is `Run`'s."""
+    `training` is `TrackedRun`'s."""
 
     def __init__(self, training: TrainingRecord) -> None:
         self._uri = store.store_uri(project_root())
@@ -29,8 +29,8 @@ class LiveTracker:
         self._thread = ThreadPoolExecutor(1)
         self._sent = self._thread.submit(self._begin, training)
 
-    def _begin(self, training: TrainingRecord) -> Run:
-        run = Run(store.open_store(self._uri), training)
+    def _begin(self, training: TrainingRecord) -> TrackedRun:
+        run = TrackedRun(store.open_store(self._uri), training)
         run.client.update_run(run.run_id, status="RUNNING")
         run.log_inputs({})
         run.log_files(sorted(SOURCE_FOLDER.glob("*")), SOURCE_FOLDER.name)
@@ -50,11 +50,11 @@ class LiveTracker:
             log.warning(f"{failure}. The training's run is sent by the stage record.")
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _send(self, call: Callable[[Run], None]) -> None:
+    def _send(self, call: Callable[[TrackedRun], None]) -> None:
         """After a call that failed, all that come fail as it did."""
         before = self._sent
 
-        def on_the_thread() -> Run:
+        def on_the_thread() -> TrackedRun:
             run = before.result()
             call(run)
             return run

@@ -56,14 +56,15 @@ def read_training(path: Path) -> TrainingRecord:
     return cast("TrainingRecord", read_json(path))
 
 
-class Run:
+class TrackedRun:
     """`mlflow_run`: MLflow's run as it was found or made. `location`: where it is.
 
     `training`: at least run_key, run_name, experiment and began_ms. All methods raise whatever MLflow
     raises."""
 
     def __init__(self, client: MlflowClient, training: TrainingRecord) -> None:
-        experiment, key = store.experiment_id(client, training["experiment"]), training["run_key"]
+        experiment = store.experiment_id(client, training["experiment"])
+        key = training["run_key"]
         with store.store_locked():  # two at once find one run
             runs = list(client.search_runs([experiment], f"tags.`{RUN_KEY_TAG}` = '{key}'"))
             if not runs:
@@ -71,8 +72,10 @@ class Run:
                 runs = [
                     client.create_run(experiment, training["began_ms"], tags, training["run_name"])
                 ]
+        self.client = client
+        self.training = training
         self.mlflow_run = runs[0]
-        self.client, self.training, self.run_id = client, training, self.mlflow_run.info.run_id
+        self.run_id = self.mlflow_run.info.run_id
         self.location = {
             "run_id": self.run_id,
             "experiment_id": self.mlflow_run.info.experiment_id,
@@ -119,8 +122,10 @@ class Run:
         """Those that have changed, for the page of the run's model, too."""
         from mlflow.entities import Metric
 
-        model, known = model_of(self.client, self.mlflow_run), self.mlflow_run.data.metrics
-        model_id, now_ms = model.model_id if model else None, time.time_ns() // 1_000_000
+        model = model_of(self.client, self.mlflow_run)
+        model_id = model.model_id if model else None
+        known = self.mlflow_run.data.metrics
+        now_ms = time.time_ns() // 1_000_000
         # At step 0: MLflow draws a single number of a later step as a line chart of one dot.
         self._log_batches(
             [
@@ -182,12 +187,12 @@ def model_of(client: MlflowClient, run: MlflowRun) -> LoggedModel | None:
 
 
 @contextlib.contextmanager
-def open_run(training: TrainingRecord, command: str = "dvc repro") -> Iterator[Run]:
+def open_run(training: TrainingRecord, command: str = "dvc repro") -> Iterator[TrackedRun]:
     """The training's run in MLflow. Raises TrackingError where MLflow fails, here or while `command` adds to
     the run."""
     uri = store.store_uri(project_root())
     try:
-        yield Run(store.open_store(uri), training)
+        yield TrackedRun(store.open_store(uri), training)
     except Exception as error:  # of MLflow, of what it imports, of a machine that is full
         raise TrackingError(
             f"{store.failure_in_words(uri, error)}, so run `{training['run_name']}` is not complete there. "
