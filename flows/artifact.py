@@ -2,7 +2,6 @@
 
 import base64
 import os
-from typing import Any
 
 from prefect.artifacts import create_markdown_artifact
 
@@ -23,15 +22,11 @@ def publish_artifact(judged: bool) -> str:
     # With its bytes in it: a page would not find a file.
     grid = base64.b64encode(GRID.read_bytes()).decode()
     picture = f"![A row for each class](data:image/png;base64,{grid})"
-    link = _mlflow_link(read_json(RUN_LOCATION))
-    create_markdown_artifact("\n\n".join([text, link, picture]), key="run")
-    return summary
-
-
-def _mlflow_link(run: dict[str, Any]) -> str:
-    """A link to the generator's run, if a server shows it."""
+    run = read_json(RUN_LOCATION)
     # `make up` serves the store that the stages write to as a file.
     site = os.environ.get("CGAN_MLFLOW_PAGE") or str(run["tracking_uri"])
-    if not is_server(site):
-        return "`make ui` shows the run in MLflow."
-    return f"[The MLflow run]({mlflow_page(site, run['experiment_id'], run['run_id'])})"
+    link = "`make ui` shows the run in MLflow."
+    if is_server(site):
+        link = f"[The MLflow run]({mlflow_page(site, run['experiment_id'], run['run_id'])})"
+    create_markdown_artifact("\n\n".join([text, link, picture]), key="run")
+    return summary
