@@ -44,14 +44,14 @@ CEILINGS = {
     "cgan/models": 1_415,
     "cgan/page": 610,
     "cgan/params": 566,
-    "cgan/pipeline": 2_830,
+    "cgan/pipeline": 2_835,
     "cgan/privacy": 749,
     "cgan/quality": 2_665,
     "cgan/service": 351,
     "cgan/stages": 864,
     "cgan/training": 1_631,
     "cgan/utility": 841,
-    "flows": 862,
+    "flows": 857,
     "tests": 12_584,
 }
 PAGE_LINES = 1_291  # of JavaScript, CSS and HTML
