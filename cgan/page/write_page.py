@@ -34,6 +34,9 @@ def write_page(
 ) -> None:
     """Write the page of a run: one HTML file that any browser opens, offline. The generator draws in it.
 
+    >>> evaluation = cgan.evaluate(run.generator, train, held_out)
+    >>> cgan.write_page("run.html", run, evaluation, train=train, held_out=held_out)
+
     `run`: of `cgan.fit`; `evaluation`: of its generator, by `cgan.evaluate`. With `train` and `held_out`, the
     images of both, the page has a section on the data; with a `judge` that was trained on `train`, too, one
     on random and worst drawings beside the training images that they resemble, and one on labels that look

@@ -29,8 +29,8 @@ class Asked:
     seed: int
 
     @classmethod
-    def of(cls, train: Images, held_out: Images, seed: int) -> Self:
-        """All images of at most MAX_PER_SIDE members and non-members, and of classes that both sides have.
+    def choose(cls, train: Images, held_out: Images, seed: int) -> Self:
+        """The images of at most MAX_PER_SIDE members and non-members, and of classes that both sides have.
         Raises DataError where fewer than MIN_PER_SIDE are left."""
         data = joined(train, held_out)
         # A unit is named by the row of its first image.
@@ -63,7 +63,7 @@ class Asked:
         return attack(means, self.member, self.strata, self.seed)
 
     def most_exposed(self, scores: FloatArray, count: int) -> IntArray:
-        """Of the training images, each of another unit, those with the highest scores."""
+        """Rows of the training images with the highest scores, each of another unit."""
         order = np.argsort(-scores, kind="stable")
         order = order[self.member[self.unit[order]]]
         firsts = np.unique(self.unit[order], return_index=True)[1]

@@ -1,12 +1,13 @@
-"""How much an image looks like one that was trained on: how near the drawings come to it, beside those of
-generators that were trained on other halves of the images (*shadows*).
+"""Scores that say how much an image looks like one that was trained on: how near the drawings come to it,
+beside those of generators that were trained on other halves of the images (*shadows*).
 
 Images differ in how near any drawing comes to them, so each is compared with itself (after DOMIAS,
 arXiv:2302.12580, and LiRA, arXiv:2112.03570).
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,34 +16,41 @@ from torch.nn import functional as F  # noqa: N812
 
 from cgan.data.images import Images
 from cgan.privacy.membership import BoolArray, FloatArray, IntArray
+from cgan.quality.judge import Progress, silent
 
 NEAREST = 3  # drawings that an image is compared with
 MIN_DISTANCE = 0.02  # no distance counts as less, for that of a copy, 0, has no logarithm
-MAX_SHIFT = 2  # pixels; less in images that are less than 16 pixels wide
-MAX_SIDE = 32  # pixels: larger images are made smaller
-QUERIES_AT_ONCE = 200
+COMPARED_SHIFT = 2  # pixels; less in images that are less than 16 pixels wide
+COMPARED_SIDE = 32  # pixels: larger images are made smaller
+IMAGES_AT_ONCE = 200
 # Images may be mirrored where a mirrored one is about as near to the others of its class: the mean logarithm
 # of the ratio of the distances (digits .43, hand signs .50, letters .14; photographs -.004 to .03).
-MAX_MIRROR_LOSS, MIRRORED_IMAGES = 0.08, 500
+MAX_MIRROR_LOSS = 0.08
+MIRRORED_IMAGES = 500
 
 
 def exposure(
-    images: Images, drawn: Images, of_shadows: Iterable[tuple[Images, BoolArray]]
+    images: Images,
+    drawn: Images,
+    of_shadows: Iterable[tuple[Images, BoolArray]],
+    progress: Progress = silent,
 ) -> FloatArray:
-    """How much each of N images looks like one that was trained on, float64 [N]: how much nearer the drawings
-    come to it than its class, and what the shadows draw, let expect; over the spread of its class. 0 where
-    its class has no drawings. `of_shadows`: the drawings of each, and which images it has not seen, bool [N].
+    """The score of each of N images, float64 [N]: how much nearer the drawings come to it than its class, and
+    what the shadows draw, let expect; over the spread of its class. 0 where its class has no drawings.
+    `of_shadows`: the drawings of each, and which images it has not seen, bool [N].
 
     What to expect is a regression of the logarithms of the distances: on those to the shadows that did not
     see the image, and on those to the others, half of all, which know as much of how odd it is.
     """
-    mirrored, labels = may_be_mirrored(images), images.labels
+    mirrored = may_be_mirrored(images)
+    labels = images.labels
+    bar = partial(progress, "looking for the nearest drawings", images_a_step=IMAGES_AT_ONCE)
     by_shadows = np.zeros((2, len(images)))
     for of_shadow, unseen in of_shadows:
-        logs = log_distances(images, of_shadow, mirrored)
+        logs = log_distances(images, of_shadow, mirrored, progress=bar)
         for row, side in enumerate((unseen, ~unseen)):
             by_shadows[row, side] += less_mean(logs[side], labels[side])
-    to_drawn = less_mean(log_distances(images, drawn, mirrored), labels)
+    to_drawn = less_mean(log_distances(images, drawn, mirrored, progress=bar), labels)
     weights = np.linalg.lstsq(by_shadows.T, to_drawn, rcond=None)[0]
     surprise = less_mean(weights @ by_shadows - to_drawn, labels)
     spread = np.sqrt(np.bincount(labels, surprise**2) / np.bincount(labels).clip(1))
@@ -59,34 +67,46 @@ def less_mean(values: FloatArray, labels: IntArray) -> FloatArray:
 
 
 def log_distances(
-    images: Images, others: Images, mirrored: bool = False, skip: int = 0
+    images: Images,
+    others: Images,
+    mirrored: bool = False,
+    skip: int = 0,
+    progress: Callable[[range], Iterable[int]] = iter,
 ) -> FloatArray:
     """The mean of the logarithms of the distances to the NEAREST `others` of the class, without the `skip`
     nearest ones, float64 [N]; of images that may be `mirrored` the smaller of two. NaN where the class has no
     others."""
     found = np.full(len(images), np.nan)
-    for label in np.unique(images.labels):
-        pool = others.tensors.pixels[others.labels == label]
-        rows = np.flatnonzero(images.labels == label)
-        if len(pool) <= skip:
-            continue
-        for block in np.array_split(rows, len(rows) // QUERIES_AT_ONCE + 1):
-            pixels = images.tensors.pixels[block]
-            ways = (pixels, pixels.flip(3)) if mirrored else (pixels,)
-            distances = torch.stack([pixel_distances(way, pool) for way in ways]).amin(dim=0)
-            nearest = distances.topk(min(skip + NEAREST, len(pool)), largest=False)[0][:, skip:]
-            found[block] = nearest.clamp(min=MIN_DISTANCE).log().mean(dim=1).numpy()
+    pools = {label: others.tensors.pixels[others.labels == label] for label in set(images.labels)}
+    blocks = [
+        block
+        for label, pool in pools.items()
+        if len(pool) > skip
+        for block in _blocks(np.flatnonzero(images.labels == label))
+    ]
+    for number in progress(range(len(blocks))):
+        block = blocks[number]
+        pool = pools[images.labels[block[0]]]
+        pixels = images.tensors.pixels[block]
+        ways = (pixels, pixels.flip(3)) if mirrored else (pixels,)
+        distances = torch.stack([pixel_distances(way, pool) for way in ways]).amin(dim=0)
+        nearest = distances.topk(min(skip + NEAREST, len(pool)), largest=False)[0][:, skip:]
+        found[block] = nearest.clamp(min=MIN_DISTANCE).log().mean(dim=1).numpy()
     return found
+
+
+def _blocks(rows: IntArray) -> list[IntArray]:
+    return np.array_split(rows, len(rows) // IMAGES_AT_ONCE + 1)
 
 
 def pixel_distances(images: Tensor, others: Tensor) -> Tensor:
     """The root of the mean squared difference of the pixels, in shares of their range, of each image to each
-    of the others, moved by up to MAX_SHIFT pixels: both uint8 [N, C, H, W] → float32 [N, M]."""
-    height, width = (min(MAX_SIDE, side) for side in images.shape[2:])
+    of the others, moved by up to COMPARED_SHIFT pixels: both uint8 [N, C, H, W] → float32 [N, M]."""
+    height, width = (min(COMPARED_SIDE, side) for side in images.shape[2:])
     images, others = (
         F.adaptive_avg_pool2d(part / 255, (height, width)) for part in (images, others)
     )
-    down, right = (min(MAX_SHIFT, side // 8) for side in (height, width))
+    down, right = (min(COMPARED_SHIFT, side // 8) for side in (height, width))
     moved = F.pad(images, (right, right, down, down), mode="replicate")
     moved = moved.unfold(2, height, 1).unfold(3, width, 1).permute(2, 3, 0, 1, 4, 5)
     flat = others.flatten(1)
@@ -99,10 +119,8 @@ def pixel_distances(images: Tensor, others: Tensor) -> Tensor:
 def may_be_mirrored(images: Images) -> bool:
     """Is a mirrored image about as near to the others of its class as it is itself?"""
     some = images.at(np.random.default_rng(0).permutation(len(images))[:MIRRORED_IMAGES])
-    pixels, labels, names = some.tensors.pixels.flip(3), some.labels, some.class_names
+    flipped = Images(some.tensors.pixels.flip(3), some.labels, some.class_names, notes=())
     # The nearest of all to an image is itself.
-    own, other = (
-        log_distances(some, some, skip=1),
-        log_distances(Images(pixels, labels, names, notes=()), some, skip=1),
-    )
+    own = log_distances(some, some, skip=1)
+    other = log_distances(flipped, some, skip=1)
     return bool(np.nanmean(other - own) < MAX_MIRROR_LOSS)

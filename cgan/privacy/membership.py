@@ -20,7 +20,8 @@ BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
 
 FALSE_POSITIVE_RATE = 0.01  # the share of the non-members that are taken for members
-LEVEL, STATISTICS = 0.05, 2  # of the test, and of how many statistics (Bonferroni)
+LEVEL = 0.05  # of the test
+STATISTICS = 2  # that it looks at (Bonferroni)
 PERMUTATIONS = 4_000
 POWER = 0.8  # by convention (Cohen, Statistical Power Analysis, 1988)
 SUREST_SHARE = 0.1  # of the pairs of a member and a non-member, beside all of them
@@ -28,7 +29,7 @@ SUREST_SHARE = 0.1  # of the pairs of a member and a non-member, beside all of t
 
 @dataclass(frozen=True, kw_only=True)
 class Attack:
-    """What an attack finds. `auc`: how often a member scores higher than a non-member, with its 95 %
+    """The findings of an attack. `auc`: how often a member scores higher than a non-member, with its 95 %
     interval; 0.5 is chance. `true_positive_rate`: the share of members that are found at
     `false_positive_rate`, which is FALSE_POSITIVE_RATE or, of fewer than 99 non-members, what the highest
     score of these gives; `chance`: the share that scores which tell nothing find at most in 19 of 20 cases.
@@ -58,7 +59,9 @@ class Attack:
     def detectable_auc(self) -> float:
         """The true AUC that so many members and non-members show with probability POWER: the normal
         approximation of Mann and Whitney's test, one-sided."""
-        m, n, normal = self.members, self.non_members, NormalDist().inv_cdf
+        m = self.members
+        n = self.non_members
+        normal = NormalDist().inv_cdf
         error = math.sqrt((m + n + 1) / (12 * m * n))
         return min(1.0, 0.5 + (normal(1 - LEVEL / STATISTICS) + normal(POWER)) * error)
 
@@ -72,7 +75,9 @@ def attack(scores: FloatArray, member: BoolArray, strata: IntArray, seed: int) -
     """
     random = np.random.default_rng(seed)
     order = np.lexsort((random.random(len(scores)), -scores))  # the highest first, ties at random
-    scores, member, strata = scores[order], member[order], strata[order]
+    scores = scores[order]
+    member = member[order]
+    strata = strata[order]
     ascending = scores[::-1]
     ranks = (np.searchsorted(ascending, scores) + np.searchsorted(ascending, scores, "right")) / 2
     members, non_members = int(member.sum()), int((~member).sum())
@@ -109,13 +114,14 @@ def _permuted(member: BoolArray, strata: IntArray, random: np.random.Generator) 
 
 
 def _upper_p_value(values: NDArray[np.float32] | IntArray) -> float:
-    """How many are at least as large as the first, itself among them; as a share."""
+    """Share of the values that are at least as large as the first, itself among them."""
     return float((values >= values[0]).mean())
 
 
 def auc_with_interval(members: FloatArray, non_members: FloatArray) -> tuple[float, Interval]:
-    """How often one of the `members` scores higher than one of the others; ties count half. Its variance is
-    DeLong's (Biometrics 44, 1988), its interval on the scale of logits, so that it ends before 0 and 1."""
+    """AUC, how often one of the `members` scores higher than one of the others, where ties count half. Its
+    variance is DeLong's (Biometrics 44, 1988), its interval on the scale of logits, so that it ends before 0
+    and 1."""
     both = np.sort(non_members), np.sort(members)
     wins, losses = (
         (np.searchsorted(others, each) + np.searchsorted(others, each, "right")) / (2 * len(others))
@@ -137,7 +143,7 @@ def auc_with_interval(members: FloatArray, non_members: FloatArray) -> tuple[flo
 def least_epsilon(
     scores: FloatArray, member: BoolArray, strata: IntArray, random: np.random.Generator
 ) -> float:
-    """With 95 % confidence, the least ε of differential privacy (of one image that is replaced by another,
+    """The least ε, with 95 % confidence, of differential privacy (of one image that is replaced by another,
     δ = 0) that a training with so much of a leak can have had; 0: nothing is shown.
 
     An audit by one training (Steinke et al., NeurIPS 2023): within a stratum each member is paired with a

@@ -1,8 +1,8 @@
 """*Shadows*: generators by the recipe of the one that is asked about, each trained on half of the images."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -21,11 +21,11 @@ from cgan.quality.judge import Progress
 from cgan.training.auto import Choice, choose
 from cgan.training.fingerprint import determining_facts
 from cgan.training.loop import train_or_make
+from cgan.utility.rounds import training_seconds
 from cgan.utility.sets import assign_folds
 
-DRAWINGS = 10_000  # that are attacked, at least: an attacker may ask for many
-MAX_DRAWING_S = 60.0  # seconds of a core, of a slow generator
-TIMED_STEPS = 30
+ATTACKED_DRAWINGS = 10_000  # at least: an attacker may ask for many
+MAX_ATTACKED_S = 60.0  # seconds of a core, of a slow generator
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,29 +66,25 @@ def shadows_of(
 
 
 def draw_like(model: GenerativeModel, train: Images, seed: int) -> Images:
-    """Drawings in the class mix of `train`: as many as that has and DRAWINGS at least, or what a slow
-    generator draws in MAX_DRAWING_S."""
-    count = max(DRAWINGS, len(train))
+    """Drawings in the class mix of `train`: as many as that has, and ATTACKED_DRAWINGS at least, or what a
+    slow generator draws in MAX_ATTACKED_S."""
+    count = max(ATTACKED_DRAWINGS, len(train))
     if seconds := model.seconds_per_drawing:
-        count = min(count, math.ceil(MAX_DRAWING_S / seconds))
+        count = min(count, math.ceil(MAX_ATTACKED_S / seconds))
     order = np.random.default_rng(seed).permutation(len(train))
     labels = torch.from_numpy(np.resize(train.labels[order], count))
     return Images(model.draw(labels, seed), labels, train.class_names, notes=())
 
 
-def time_needed(shadows: Sequence[Shadow]) -> str:
-    """What is going to happen, and for about how long, by the first steps of a training."""
-    count = f"{len(shadows)} generators"
-    first, params = shadows[0], shadows[0].choice.params
-    if not params.total_steps:
-        return f"{count} of half the images each draw, too: seconds to a minute each …"
-    if all(each.folder.exists() for each in shadows):
-        return f"{count} of half the images each are there, or go on …"
-    kimg = min(params.total_kimg, TIMED_STEPS * params.batch_size / 1000)
-    short = replace(first.choice, params=params.model_copy(update={"total_kimg": kimg}))
-    timed = train_or_make(first.images, short)
-    seconds = len(shadows) * timed.wall_time_s / timed.step * params.total_steps
-    return (
-        f"{count} are trained on half the images each: about {duration(seconds)} in all. If interrupted, the "
-        "same call goes on …"
-    )
+def announce(shadows: Sequence[Shadow], say: Callable[[str], None]) -> None:
+    """Say what will be trained, and for about how long."""
+    count = f"{len(shadows)} generators of half the images each"
+    first = shadows[0]
+    if not first.choice.params.total_steps:
+        say(f"{count} draw, too …")
+    elif all(each.folder.exists() for each in shadows):
+        say(f"{count} are there, or go on …")
+    else:
+        say(f"{count} are trained; if interrupted, the same call goes on …")
+        seconds = len(shadows) * training_seconds(first.images, first.choice)
+        say(f"They take about {duration(seconds)} in all.")

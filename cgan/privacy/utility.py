@@ -1,4 +1,4 @@
-"""What drawings can do in place of the images: a classifier that is trained on them alone."""
+"""The use of drawings in place of the images: how good is a classifier that is trained on them alone?"""
 
 from functools import partial
 
@@ -19,7 +19,7 @@ IMAGES = "images"  # the method beside drawings: the classifier trained on the i
 
 
 def known_utility(evaluation: Evaluation | None, digest: str | None) -> Number | None:
-    """What the evaluation of the generator with this digest found; None where it has not asked."""
+    """The use that the evaluation of the generator with this digest found; None where it has not asked."""
     if not evaluation or not evaluation.is_of({"digest": digest}):
         return None
     found = evaluation.score("gan_train_accuracy")
@@ -44,7 +44,8 @@ def measured_utility(
         order[drawn.labels[order] == label][:count] for label, count in enumerate(train.counts)
     ]
     alone = drawn.at(np.sort(np.concatenate(chosen)))
-    units, (pixels, labels, _) = torch.from_numpy(units_of(test)), test.tensors
+    units = torch.from_numpy(units_of(test))
+    pixels, labels, _ = test.tensors
     outcomes = []
     for number in range(seeds):
         right = {}

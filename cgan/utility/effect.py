@@ -8,32 +8,20 @@ share in training: Nadeau and Bengio, Inference for the Generalization Error (Ma
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cgan.base.report import CANNOT_TELL, Cell, Interval, Number
+from cgan.base.report import Interval, Number
 from cgan.quality.intervals import critical_t
 
 DRAWN = "drawn"  # the method with drawings
-HELP, HARM, NO_DIFFERENCE = (
-    "help",
-    "harm",
-    "no difference that matters",
-)  # verdicts, beside CANNOT_TELL
-ADVICE = {
-    HELP: "Use the drawings",
-    HARM: "Don't use the drawings",
-    NO_DIFFERENCE: "The drawings make no difference that matters",
-    CANNOT_TELL: "These images cannot tell whether the drawings help",
-}
-TOLERANCE = 0.01  # a difference of accuracies that does not matter
-CONFIDENCE, WIDER_CONFIDENCE = 0.95, 0.99  # of intervals
+CONFIDENCE = 0.95
+WIDER_CONFIDENCE = 0.99
 # By chance six units all go one way with probability 1/32 (sign test, two-sided); five with 1/16.
 MIN_UNITS = 6
 
@@ -67,49 +55,28 @@ def pooled(outcomes: Sequence[Outcome]) -> Outcome:
         labels=torch.cat([outcome.labels for outcome in outcomes]),
         units=torch.cat([outcome.units for outcome in outcomes]),
         right={
-            name: torch.cat([outcome.right[name] for outcome in outcomes])
-            for name in outcomes[0].right
+            method: torch.cat([outcome.right[method] for outcome in outcomes])
+            for method in outcomes[0].right
         },
     )
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Accuracies without and with drawings, and the intervals of their difference at CONFIDENCE and at
-    WIDER_CONFIDENCE. `tolerance`: a difference up to it does not matter."""
+    """Accuracies without and with drawings on `tested` images, and the intervals of their difference at
+    CONFIDENCE and at WIDER_CONFIDENCE."""
 
     without: float
     with_drawings: float
     interval: Interval
     wider_interval: Interval
     tested: int
-    tolerance: float = TOLERANCE
 
     @property
     def gain(self) -> Number:
         """The difference in percentage points."""
         value = self.with_drawings - self.without
         return Number(value=value, interval=self.interval, kind="points")
-
-    @property
-    def verdict(self) -> str:
-        """HELP, HARM, NO_DIFFERENCE where the whole interval lies within the tolerance, else CANNOT_TELL.
-        Harm has to be clearer: the best of several methods was a little lucky."""
-        low, high = self.interval
-        if low > 0:
-            return HELP
-        if self.wider_interval[1] < 0:
-            return HARM
-        return NO_DIFFERENCE if -self.tolerance <= low and high <= self.tolerance else CANNOT_TELL
-
-    def facts(self) -> dict[str, Any]:
-        """For programs."""
-        return {**asdict(self), "verdict": self.verdict}
-
-    def cells(self) -> tuple[Cell, ...]:
-        """For a table: tested images, both accuracies, and the gain with its interval."""
-        shares = Number(value=self.without), Number(value=self.with_drawings)
-        return self.tested, *shares, self.gain.with_interval
 
 
 @dataclass(frozen=True)
@@ -121,9 +88,7 @@ class Effect:
     classes: dict[int, Difference]
 
 
-def effect(
-    outcomes: Sequence[Outcome], methods: Sequence[str], folded: bool, tolerance: float = TOLERANCE
-) -> Effect:
+def effect(outcomes: Sequence[Outcome], methods: Sequence[str], folded: bool) -> Effect:
     """The effect beside the best of `methods`, those without drawings, by the mean over classes of all rounds
     together.
 
@@ -134,8 +99,10 @@ def effect(
     """
     images = pooled(outcomes)
     baseline = max(methods, key=images.mean_accuracy)
-    without, with_drawings = images.accuracies(baseline), images.accuracies(DRAWN)
-    classes, labels = len(without), images.labels.unique().numpy()
+    without = images.accuracies(baseline)
+    with_drawings = images.accuracies(DRAWN)
+    classes = len(without)
+    labels = images.labels.unique().numpy()
     variances = np.zeros(classes)
     variances[labels] = [_variance_of_images(images, baseline, label) for label in labels]
     # Of each round and class.
@@ -153,18 +120,19 @@ def effect(
         classes_tested = (counts[rounds][:, of] > 0).sum(axis=1)
         gains_of_rounds = np.nanmean(gains[rounds][:, of], axis=1)
         noise_of_rounds = noise[rounds][:, of].sum(axis=1) / classes_tested**2
-        of_images = math.sqrt(variances[of].sum()) / len(of)
-        of_rounds = math.sqrt(_variance_of_rounds(gains_of_rounds, noise_of_rounds, folded))
-        means = float(without[of].mean()), float(with_drawings[of].mean())
+        error_of_images = math.sqrt(variances[of].sum()) / len(of)
+        error_of_rounds = math.sqrt(_variance_of_rounds(gains_of_rounds, noise_of_rounds, folded))
+        before = float(without[of].mean())
+        after = float(with_drawings[of].mean())
 
         def interval(level: float) -> Interval:
-            z, t = _z(level), critical_t(max(1, len(gains_of_rounds) - 1), level)
-            half_width = math.hypot(z * of_images, t * of_rounds)
-            middle = means[1] - means[0]
+            t = critical_t(max(1, len(gains_of_rounds) - 1), level)
+            half_width = math.hypot(_z(level) * error_of_images, t * error_of_rounds)
+            middle = after - before
             return max(-1.0, middle - half_width), min(1.0, middle + half_width)
 
-        intervals = interval(CONFIDENCE), interval(WIDER_CONFIDENCE)
-        return Difference(*means, *intervals, int(tested[of].sum()), tolerance)
+        narrow, wide = interval(CONFIDENCE), interval(WIDER_CONFIDENCE)
+        return Difference(before, after, narrow, wide, int(tested[of].sum()))
 
     by_class = {label: difference(np.array([label])) for label in labels.tolist()}
     return Effect(baseline, difference(labels), by_class)

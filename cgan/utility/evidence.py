@@ -3,8 +3,9 @@
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ import torch
 from cgan.base.errors import CganError, DataError
 from cgan.base.files import fingerprint, sha256_of
 from cgan.base.notebook import progress_bar
-from cgan.base.report import Answer, Number, Report, Table
+from cgan.base.report import CANNOT_TELL, Answer, Cell, Number, Report, Table
 from cgan.base.settings import python_call
 from cgan.base.text import duration, percent
 from cgan.data.images import Images, joined
@@ -21,35 +22,62 @@ from cgan.models.hardware import choose_hardware, deterministic
 from cgan.params.sections import JudgeParams, TrainChoices
 from cgan.quality.evaluate import HasModel, shared_images
 from cgan.quality.judge import Progress
+from cgan.training.auto import choose
 from cgan.utility import pretrained
-from cgan.utility.effect import ADVICE, HARM, TOLERANCE, Effect, Outcome, effect, pooled
+from cgan.utility.effect import Difference, Effect, Outcome, effect, pooled
 from cgan.utility.rounds import (
     BASELINES,
+    CLASSIFIERS,
     METHOD_NAMES,
     Round,
     rounds_by_fold,
     rounds_by_seed,
+    training_seconds,
     with_pretrained,
 )
 from cgan.utility.sets import assign_folds, missing_labels, require_comparable, require_seeds
 
+HELP = "help"
+HARM = "harm"
+NO_DIFFERENCE = "no difference that matters"
+ANSWERS = {
+    HELP: "Use the drawings",
+    HARM: "Don't use the drawings",
+    NO_DIFFERENCE: "The drawings make no difference that matters",
+    CANNOT_TELL: "These images cannot tell whether the drawings help",
+}
+TOLERANCE = 0.01  # a difference of accuracies that does not matter
 MAX_PRETRAINED_IMAGES = 20_000  # that the pretrained network looks at: 60 a second
 PRETRAINED_MARGIN = 0.02  # of accuracy, by which the pretrained network is worth a word
-FEW_TESTED = 20  # tested images of a class
-TIMES_GUESSING = 2  # times what guessing gets
+TIMES_GUESSING = 2  # a classifier that is right less often hardly recognises the classes
 FEW_DRAWINGS = 0.1  # of the images: fewer are said to be few
 # The code that decides what a classifier learns.
 CODE = ("data/splitting.py", "utility/*.py", "models/*.py", "quality/judge.py", "training/*.py")
 
 
+def verdict_on(change: Difference, tolerance: float = TOLERANCE) -> str:
+    """HELP, HARM, NO_DIFFERENCE where the whole interval lies within the tolerance, else CANNOT_TELL. Harm
+    has to be clearer: the best of several methods was a little lucky."""
+    low, high = change.interval
+    if low > 0:
+        return HELP
+    if change.wider_interval[1] < 0:
+        return HARM
+    return NO_DIFFERENCE if -tolerance <= low and high <= tolerance else CANNOT_TELL
+
+
 @dataclass(frozen=True, repr=False)
 class Evidence(Answer):
-    """Whether classifiers gain by drawings. A notebook shows it as a table.
+    """Answer of `cgan.evidence`, which a notebook shows as a table.
+
+    >>> cgan.evidence(train, held_out, run.generator, seeds=2, say=str).report().verdict
+    'cannot tell'
 
     `effect`: drawings beside the best method without any; `effect.classes` has each class by its label.
     `accuracies`: by method, in words, the accuracy on the tested images, mean over the classes and rounds.
     `learnt`, `drawn`: of each class the images and the drawings that a classifier learnt from, mean over the
-    rounds. `rounds`: how many there were; `folded`: were they folds, else seeds?
+    rounds. `rounds`: how many there were; `folded`: were they folds, else seeds? A difference up to
+    `tolerance` does not matter.
     """
 
     effect: Effect
@@ -59,11 +87,12 @@ class Evidence(Answer):
     drawn: list[int]
     rounds: int
     folded: bool
+    tolerance: float = TOLERANCE
 
     @property
     def verdict(self) -> str:
         """`help`, `harm`, `no difference that matters` or `cannot tell`."""
-        return self.effect.overall.verdict
+        return verdict_on(self.effect.overall, self.tolerance)
 
     @property
     def gain(self) -> Number:
@@ -72,13 +101,16 @@ class Evidence(Answer):
 
     def report(self) -> Report:
         """The answer, with each class and each method in a table."""
-        overall, classes, names = self.effect.overall, self.effect.classes, self.class_names
+        by_class, facts_of_classes = list[tuple[Cell, ...]](), {}
+        for label, change in self.effect.classes.items():
+            name = self.class_names[label]
+            counts = self.learnt[label], self.drawn[label], change.tested
+            shares = Number(value=change.without), Number(value=change.with_drawings)
+            by_class.append((name, *counts, *shares, change.gain.with_interval))
+            facts_of_classes[name] = self._facts(change)
         heads = ("class", "real", "drawn", "tested", "without", "with drawings", "points (95 %)")
-        by_class = [
-            (names[label], self.learnt[label], self.drawn[label], *change.cells())
-            for label, change in classes.items()
-        ]
         methods = [(name, Number(value=share)) for name, share in self.accuracies.items()]
+        overall = self.effect.overall
         images = {"training": sum(self.learnt), "drawn": sum(self.drawn), "tested": overall.tested}
         return Report(
             question="Do drawn images help a classifier?",
@@ -92,30 +124,37 @@ class Evidence(Answer):
                 ),
             ],
             facts={
-                "effect": {"compared_with": self.effect.baseline, **overall.facts()},
-                "classes": {names[label]: change.facts() for label, change in classes.items()},
+                "effect": {"compared_with": self.effect.baseline, **self._facts(overall)},
+                "classes": facts_of_classes,
                 "accuracies": self.accuracies,
                 "rounds": {"count": self.rounds, "folds": self.folded},
                 "images": images,
             },
         )
 
+    def _facts(self, change: Difference) -> dict[str, Any]:
+        verdict = verdict_on(change, self.tolerance)
+        return {**asdict(change), "tolerance": self.tolerance, "verdict": verdict}
+
     def _sentence(self) -> str:
         """`Don't use the drawings: with them a classifier gets 80.7 % right, without them 95.0 % (…)`."""
-        overall, added, images = self.effect.overall, sum(self.drawn), sum(self.learnt)
+        overall = self.effect.overall
+        added = sum(self.drawn)
+        images = sum(self.learnt)
         few = f"Only {added:,} drawings were added to {images:,} images, which can change little. "
-        instead = ": do that instead" if overall.verdict == HARM else ""
+        instead = ": do that instead" if self.verdict == HARM else ""
         answer = (
-            f"{ADVICE[overall.verdict]}: with them a classifier gets {percent(overall.with_drawings)} right, "
+            f"{ANSWERS[self.verdict]}: with them a classifier gets {percent(overall.with_drawings)} right, "
             f"without them {percent(overall.without)} ({METHOD_NAMES[self.effect.baseline]}{instead}). The "
             f"difference is {self.gain} points (95 % interval {self.gain.interval_in_words}), as a mean over "
-            f"the classes; within ± {100 * overall.tolerance:g} it would not matter."
+            f"the classes; within ± {100 * self.tolerance:g} it would not matter."
         )
         return few + answer if added < FEW_DRAWINGS * images else answer
 
     def _reasons(self) -> list[str]:
-        """What a reader should know beside the verdict."""
-        reasons, overall = list[str](), self.effect.overall
+        """Sentences that a reader should know beside the verdict."""
+        reasons = list[str]()
+        overall = self.effect.overall
         guessing = 1 / len(self.class_names)
         best = max(overall.without, overall.with_drawings)
         by_pretrained = self.accuracies.get(METHOD_NAMES[pretrained.PRETRAINED], 0.0)
@@ -130,19 +169,13 @@ class Evidence(Answer):
                 f"{percent(guessing)}), so nothing can be said about drawings either. It needs more images, "
                 "or larger ones."
             )
-        fewest = min(self.effect.classes, key=lambda label: self.effect.classes[label].tested)
-        if (count := self.effect.classes[fewest].tested) < FEW_TESTED:
-            reasons.append(
-                f"Class {self.class_names[fewest]} is tested on only {count} images, so little can be said "
-                f"about it.{'' if self.folded else ' Folds test on all images.'}"
+        covered = f"with {self.rounds} seeds. The interval covers the choice of the tested images and the "
+        covered += "classifier's seed, but not the generator's."
+        if self.folded:
+            covered = (
+                f"in {self.rounds} folds. The interval covers the choice of images and all seeds."
             )
-        tested, rounds = f"Tested on {overall.tested:,} images", self.rounds
-        by_folds = f"in {rounds} folds. The interval covers the choice of images and all seeds."
-        by_seeds = (
-            f"with {rounds} seeds. The interval covers the choice of the tested images and the classifier's "
-            "seed, but not the generator's."
-        )
-        return [*reasons, f"{tested}, {by_folds if self.folded else by_seeds}"]
+        return [*reasons, f"Tested on {overall.tested:,} images, {covered}"]
 
 
 @python_call
@@ -163,17 +196,23 @@ def evidence(
     progress: Progress = progress_bar,
     say: Callable[[str], None] = print,
 ) -> Evidence:
-    """Train classifiers with and without drawings, and test them on images that neither they nor the
-    generator have seen. Takes minutes: four classifiers a round, each as long as a judge. After each round it
-    says the estimate so far.
+    """Answer to whether drawings help a classifier, which is trained with and without them and tested on
+    images that neither it nor the generator has seen. Takes minutes: four classifiers a round, each as long
+    as a judge.
+
+    >>> answer = cgan.evidence(train, held_out, run.generator, seeds=2)
+    2 rounds of 4 classifiers each …
+    They take about ... s. If interrupted, the same call goes on.
+    1 of 2 rounds are done; about ... s left
+    >>> answer.gain.interval_in_words
+    '-... to +...'
 
     `generator` was trained on `train`, or `train` and drawings by such a generator are given, as `Images`. A
     round is then one of `seeds`. The drawings fill up the classes to `per_class` images, by default as many
     as the largest class has (twice that where all are about equal); drawings that are given are all taken.
     They are compared with the best of the methods that need no generator: augmentation, oversampling, a
     class-balanced loss, adjusted logits. A difference within ± `tolerance` (a share) does not matter.
-    `recipe`: network and length of each classifier's training; `seed`
-    of the drawings.
+    `recipe`: length and seed of each classifier's training; `seed` of the drawings.
 
     Where a class has fewer than 50 held-out images, the interval is wide. With `folds` in place of a
     generator all images are tested on, each in one of so many folds, with a generator of the fold's own,
@@ -185,12 +224,14 @@ def evidence(
     Raises DataError where the sets do not belong together, and CganError where no class lacks images.
     """
     require_seeds(folds or seeds)
-    hardware, recipe = choose_hardware(device, "auto"), recipe or JudgeParams()
+    hardware = choose_hardware(device, "auto")
+    recipe = recipe or JudgeParams()
     made_by = recipe.model_dump(), torch.__version__, str(hardware)
     with deterministic(), tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
         kept_in = Path(folder or temporary)
         if folds is not None and generator is None:
-            data, training = joined(train, held_out), training or TrainChoices()
+            data = joined(train, held_out)
+            training = training or TrainChoices()
             fold_of = assign_folds(data.labels, units_of(data), folds, seed, data.class_names)
             asked = data.digest, fold_of.tolist(), per_class, seed, training.model_dump()
             place = kept_in / _digest(*asked, *made_by)
@@ -204,14 +245,15 @@ def evidence(
             rounds = rounds_by_seed(train, drawn, held_out, recipe, seeds, place, hardware)
         else:
             raise CganError("expected a generator or drawings, or else `folds`. Give one of them.")
-        outcomes = _carried_out(rounds, folds is not None, progress, say)
+        _announce(rounds, training if folds else None, say)
+        outcomes = _carried_out(rounds, progress, say)
         if pretrained.is_installed() and len(train) <= MAX_PRETRAINED_IMAGES:
             outcomes = with_pretrained(rounds, outcomes, progress)
     images = pooled(outcomes)
     learnt = [each.training.counts for each in rounds]
     added = [np.bincount(each.missing_labels, minlength=train.classes) for each in rounds]
     return Evidence(
-        effect=effect(outcomes, BASELINES, folds is not None, tolerance),
+        effect=effect(outcomes, BASELINES, folds is not None),
         accuracies={
             words: images.mean_accuracy(name)
             for name, words in METHOD_NAMES.items()
@@ -222,16 +264,15 @@ def evidence(
         drawn=np.mean(added, axis=0).round().astype(int).tolist(),
         rounds=len(rounds),
         folded=folds is not None,
+        tolerance=tolerance,
     )
 
 
 def _drawings(
     generator: HasModel | Images, train: Images, held_out: Images, per_class: int | None, seed: int
 ) -> Images:
-    """What fills up the classes."""
+    """The drawings that fill up the classes."""
     if isinstance(generator, Images):
-        if per_class:
-            raise CganError("given drawings are all taken: leave out `per_class`.")
         if shared := shared_images(generator, held_out):
             raise DataError(f"generator: {shared:,} of the tested images are among the drawings.")
         return generator
@@ -246,18 +287,32 @@ def _digest(*facts: object) -> str:
     return fingerprint([code, *facts])
 
 
+def _announce(
+    rounds: Sequence[Round], training: TrainChoices | None, say: Callable[[str], None]
+) -> None:
+    """Say what will be trained, and for about how long, by the first steps of each kind. `training`: that of
+    the generators, where each round has its own."""
+    new = [each for each in rounds if not each.folder.exists()]
+    if not new:
+        return
+    and_generators = ", and a generator" if training else ""
+    say(f"{len(new)} rounds of {len(CLASSIFIERS)} classifiers each{and_generators} …")
+    seconds = new[0].classifier_seconds()
+    if training:
+        images = new[0].training
+        seconds += training_seconds(images, choose(training, images))
+    say(f"They take about {duration(len(new) * seconds)}. If interrupted, the same call goes on.")
+
+
 def _carried_out(
-    rounds: Sequence[Round], folded: bool, progress: Progress, say: Callable[[str], None]
+    rounds: Sequence[Round], progress: Progress, say: Callable[[str], None]
 ) -> list[Outcome]:
-    """The outcomes of the rounds. After each but the last it says the difference so far, and from which
-    method, since the best one may change; of one round alone the interval would lack the spread of rounds."""
-    began, outcomes = time.monotonic(), list[Outcome]()
+    """The outcomes of the rounds; says how much time is left."""
+    began = time.monotonic()
+    outcomes = list[Outcome]()
     for done, each in enumerate(rounds, start=1):
         outcomes.append(each.outcome(progress))
-        if done < len(rounds):
-            found = effect(outcomes, BASELINES, folded)
-            gain, best = found.overall.gain, METHOD_NAMES[found.baseline]
-            interval = f" ({gain.interval_in_words})" if done > 1 else ""
-            left = duration((time.monotonic() - began) / done * (len(rounds) - done))
-            say(f"{done} of {len(rounds)} rounds: {gain} points{interval} over {best}; {left} left")
+        if left := len(rounds) - done:
+            seconds = (time.monotonic() - began) / done * left
+            say(f"{done} of {len(rounds)} rounds are done; about {duration(seconds)} left")
     return outcomes

@@ -16,7 +16,7 @@ from cgan.quality.judge import Progress, silent
 
 PRETRAINED = "pretrained"  # its name among the methods of evidence
 SIDE = 96  # pixels, to which images are scaled: the network halves them five times
-BATCH = 100  # images
+IMAGES_AT_ONCE = 100
 REGULARISATION = 0.01  # scikit-learn's C, of standardised features
 
 
@@ -44,8 +44,8 @@ def features(images: Tensor, progress: Progress = silent) -> Tensor:
         )
         return maps.mean(dim=(2, 3))
 
-    batches = images.split(BATCH)
-    bar = partial(progress, "a pretrained network looks", images_a_step=BATCH)
+    batches = images.split(IMAGES_AT_ONCE)
+    bar = partial(progress, "a pretrained network looks", images_a_step=IMAGES_AT_ONCE)
     return torch.cat([features_of(batches[n]) for n in bar(range(len(batches)))])
 
 

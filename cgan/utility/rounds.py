@@ -5,7 +5,7 @@ round is a fold, with other tested images and a generator of its own, or a seed,
 same.
 """
 
-import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,12 +17,10 @@ from torch import Tensor
 
 from cgan.data.images import Images, IntArray, image_digests
 from cgan.data.splitting import units_of
-from cgan.models.generative import GenerativeModel
 from cgan.models.hardware import Hardware
-from cgan.models.model_file import load_generator, save_generator
 from cgan.params.sections import JudgeParams, TrainChoices
 from cgan.quality.judge import Judge, Progress, load_judge, predict, save_judge, silent, train_judge
-from cgan.training.auto import choose
+from cgan.training.auto import Choice, choose
 from cgan.training.loop import train_or_make
 from cgan.utility import pretrained
 from cgan.utility.effect import DRAWN, Outcome
@@ -37,7 +35,9 @@ METHOD_NAMES = {
     LOGIT_ADJUSTED: "augmented, with logits adjusted afterwards",
     pretrained.PRETRAINED: "logistic regression on a pretrained network's features",
 }
-TRAINED = ("augmented", "balanced_loss", "repeated", DRAWN)  # a classifier each
+CLASSIFIERS = ("augmented", "balanced_loss", "repeated", DRAWN)  # the methods with one of their own
+TIMED_KIMG = 1.0  # of a classifier, and
+TIMED_STEPS = 30  # of a generator, by which the time is told beforehand
 BASELINES = ("augmented", LOGIT_ADJUSTED, "balanced_loss", "repeated")
 
 
@@ -60,8 +60,8 @@ class Round:
     def outcome(self, progress: Progress = silent) -> Outcome:
         """Train the classifiers that are not trained yet, and test all."""
         right, labels = {}, self.test.tensors.labels
-        for number, name in enumerate(TRAINED, start=1):
-            bar = partial(progress, f"{self.name}, classifier {number} of {len(TRAINED)}")
+        for number, name in enumerate(CLASSIFIERS, start=1):
+            bar = partial(progress, f"{self.name}, classifier {number} of {len(CLASSIFIERS)}")
             logits = predict(self.classifier(name, bar), self.test.tensors.pixels).logits
             right[name] = logits.argmax(dim=1) == labels
             if name == "augmented":
@@ -69,7 +69,17 @@ class Round:
                 right[LOGIT_ADJUSTED] = predicted == labels
         return Outcome(labels, self.units, right)
 
+    def classifier_seconds(self) -> float:
+        """Seconds that all its classifiers take, by the first images of one."""
+        first = min(TIMED_KIMG, self.recipe.total_kimg)
+        began = time.monotonic()
+        train_judge(
+            self.training, self.recipe.model_copy(update={"total_kimg": first}), self.hardware
+        )
+        return (time.monotonic() - began) * self.recipe.total_kimg / first * len(CLASSIFIERS)
+
     def classifier(self, name: str, progress: Progress) -> Judge:
+        """The classifier of a method, from its file where it was trained before."""
         path = self.folder / f"{name}.safetensors"
         if not path.is_file():
             data, weights = self._learns_from(name)
@@ -105,17 +115,22 @@ def rounds_by_fold(
     """A round for each fold. Classifiers are tested on the fold, and learn from the other folds and from
     drawings of a generator that was trained on these alone, which fill up the classes to `per_class` images.
     `seed`: of the drawings of the first fold."""
-    count, units = int(fold_of.max()) + 1, torch.from_numpy(units_of(data))
+    count = int(fold_of.max()) + 1
+    units = torch.from_numpy(units_of(data))
 
     def fold_round(fold: int) -> Round:
-        name, place = f"fold {fold + 1} of {count}", folder / f"fold-{fold + 1}"
+        name = f"fold {fold + 1} of {count}"
+        place = folder / f"fold-{fold + 1}"
         others = data.at(fold_of != fold)
         labels = missing_labels(others.tensors.counts, per_class)
 
         def draw_missing() -> Tensor:
-            bar = partial(progress, f"{name}, generator")
-            generator = fold_generator(others, training, fold, place, bar)
-            return generator.to(hardware.device).draw(labels, seed + fold)
+            own = training.model_copy(update={"seed": training.seed + fold, "probes": 0})
+            choice = choose(own, others)
+            bar = partial(progress, f"{name}, generator", images_a_step=choice.params.batch_size)
+            # A training that was cut off, or that is done, goes on from what its folder has.
+            made = train_or_make(others, choice, folder=place / "generator", progress=bar)
+            return made.generator.to(hardware.device).draw(labels, seed + fold)
 
         return Round(
             name=name,
@@ -142,13 +157,13 @@ def rounds_by_seed(
     hardware: Hardware,
 ) -> list[Round]:
     """A round for each seed of the classifiers, with everything else the same."""
-    units, images = torch.from_numpy(units_of(test)), drawn.tensors.pixels
+    units = torch.from_numpy(units_of(test))
     return [
         Round(
             name=f"seed {seed + 1} of {count}",
             training=training,
             missing_labels=drawn.tensors.labels,
-            draw_missing=lambda: images,
+            draw_missing=lambda: drawn.tensors.pixels,
             recipe=with_seed(recipe, seed),
             folder=folder / f"seed-{seed + 1}",
             hardware=hardware,
@@ -174,28 +189,23 @@ def with_pretrained(
 
     extended = []
     for each, outcome in zip(rounds, outcomes, strict=True):
-        training, labels = features_of(each.training), each.training.tensors.labels
-        predicted = pretrained.predict(training, labels, features_of(each.test))
+        known = each.training
+        learnt = features_of(known)
+        predicted = pretrained.predict(learnt, known.tensors.labels, features_of(each.test))
         right = {**outcome.right, pretrained.PRETRAINED: predicted == outcome.labels}
         extended.append(replace(outcome, right=right))
     return extended
 
 
-def fold_generator(
-    data: Images, choices: TrainChoices, fold: int, folder: Path, progress: Progress = silent
-) -> GenerativeModel:
-    """A generator trained on `data`, with a seed of its own; from `folder` if it was trained before. A
-    training that was cut off goes on from its checkpoint."""
-    path, checkpoints = folder / "generator.safetensors", folder / "training"
-    if not path.is_file():
-        changes = {"seed": choices.seed + fold, "probes": 0}
-        choice = choose(choices.model_copy(update=changes), data)
-        bar = partial(progress, images_a_step=choice.params.batch_size)
-        trained = train_or_make(data, choice, folder=checkpoints, progress=bar)
-        facts = {"params": choice.params.relevant(), "fold": fold + 1}
-        save_generator(path, trained.generator, facts)
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    return load_generator(path)[0]
+def training_seconds(images: Images, choice: Choice) -> float:
+    """Seconds that the training of a generator takes, by its first steps; 0 where there is none."""
+    params = choice.params
+    if not params.total_steps:
+        return 0.0
+    kimg = min(params.total_kimg, TIMED_STEPS * params.batch_size / 1000)
+    short = replace(choice, params=params.model_copy(update={"total_kimg": kimg}))
+    timed = train_or_make(images, short)
+    return timed.wall_time_s / timed.step * params.total_steps
 
 
 def with_seed(recipe: JudgeParams, number: int) -> JudgeParams:

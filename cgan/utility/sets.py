@@ -30,18 +30,13 @@ def require_seeds(count: int) -> None:
         )
 
 
-def default_per_class(counts: Tensor) -> int:
-    """How many images each class is to have: as many as the largest one, or twice that where all have about
-    as many."""
-    most = int(counts.max())
-    return most if most > MAX_EQUAL_RATIO * int(counts.min()) else 2 * most
-
-
 def missing_labels(counts: Tensor, per_class: int | None = None) -> Tensor:
-    """The label of each image that the classes lack, int64 [M]: `per_class`, less what each of them has.
-    Classes without an image are left out, as no generator learnt them. Raises CganError where none lacks
-    any."""
-    per_class = per_class or default_per_class(counts)
+    """The label of each image that the classes lack, int64 [M]: `per_class`, less what each of them has; by
+    default as many as the largest has, or twice that where all have about as many. Classes without an image
+    are left out, as no generator learnt them. Raises CganError where none lacks any."""
+    if per_class is None:
+        most = int(counts.max())
+        per_class = most if most > MAX_EQUAL_RATIO * int(counts.min()) else 2 * most
     lacking = torch.where(counts > 0, (per_class - counts).clamp(min=0), 0)
     labels = torch.repeat_interleave(lacking)
     if not len(labels):
@@ -53,11 +48,12 @@ def missing_labels(counts: Tensor, per_class: int | None = None) -> Tensor:
 
 
 def repeated_rows(labels: Tensor, wanted: Tensor, seed: int) -> Tensor:
-    """For each label `wanted` the row of an image of that class; its images take turns, in random order."""
+    """The row of an image of each label `wanted`; those of a class take turns, in random order."""
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     found = torch.zeros_like(wanted)
     for label in wanted.unique():
-        rows, places = order[labels[order] == label], wanted == label
+        rows = order[labels[order] == label]
+        places = wanted == label
         found[places] = rows[torch.arange(int(places.sum())) % len(rows)]
     return found
 
@@ -76,9 +72,8 @@ def assign_folds(
     _, unit_of, sizes = np.unique(units, return_inverse=True, return_counts=True)
     unit_counts = np.zeros((len(sizes), classes), np.int64)  # images of each class in each unit
     np.add.at(unit_counts, (unit_of, labels), 1)
-    rarity = (unit_counts[:, by_rarity] > 0).argmax(
-        axis=1
-    )  # of a unit's rarest class: 0 is the rarest
+    # Of a unit's rarest class: 0 is the rarest.
+    rarity = (unit_counts[:, by_rarity] > 0).argmax(axis=1)
     random = np.random.default_rng(seed).random(len(sizes))
     held = np.zeros((count, classes), np.int64)  # images of each class in each fold
     fold_of = np.empty(len(sizes), np.int64)

@@ -37,7 +37,7 @@ def test_copies_among_drawings_are_found_and_others_are_not(
     copies = train.at(np.arange(copied) % 200)
     changed = Images(change(copies.tensors.pixels), copies.labels, copies.class_names)
     drawn = joined(changed, others.at(slice(copied, 400)))
-    asked, unseen = Asked.of(train, held_out, seed=1), np.arange(400) % 2 > 0
+    asked, unseen = Asked.choose(train, held_out, seed=1), np.arange(400) % 2 > 0
     shadows = (others.at(slice(400, 800)), unseen), (others.at(slice(800, 1200)), ~unseen)
     found = asked.attack(exposure(asked.images, drawn, shadows))
     assert found.leaks == (share > 0)
@@ -85,7 +85,7 @@ def test_mirrored_images_count_where_they_are_as_near() -> None:
 
 def test_groups_are_asked_about_as_one_and_members_first() -> None:
     train, held_out = uneven().split(0.3, seed=2)
-    asked = Asked.of(train, held_out, seed=3)
+    asked = Asked.choose(train, held_out, seed=3)
     assert train.groups is not None
     assert asked.member.sum() == len(np.unique(train.groups)) - 3, "two groups share an image"
     scores = np.random.default_rng(0).normal(size=len(asked.rows))
@@ -95,7 +95,7 @@ def test_groups_are_asked_about_as_one_and_members_first() -> None:
     certain = asked.attack(np.where(asked.rows < len(train), 1.0, 0.0) + 0.1 * scores)
     assert certain.auc > 0.99 and certain.members == asked.member.sum()
     with pytest.raises(DataError, match=r"held_out: expected at least 6 images .* found [1-4]\."):
-        Asked.of(train, held_out.at(slice(4)), seed=3)
+        Asked.choose(train, held_out.at(slice(4)), seed=3)
 
 
 def test_groups_of_one_size_are_compared() -> None:
@@ -106,7 +106,7 @@ def test_groups_of_one_size_are_compared() -> None:
         pixels = np.random.default_rng(first).integers(0, 256, (len(groups), 8, 8), np.uint8)
         return Images(pixels, groups % 2, groups=groups)
 
-    asked = Asked.of(grouped(120, 30, 1), grouped(20, 60, 1000), seed=1)
+    asked = Asked.choose(grouped(120, 30, 1), grouped(20, 60, 1000), seed=1)
     found = [np.bincount(asked.strata[side]) for side in (asked.member, ~asked.member)]
     assert [*map(list, found)] == [[15, 0, 60, 15, 0, 60], [30, 0, 10, 30, 0, 10]]
 
@@ -116,7 +116,7 @@ def test_some_of_both_sides_are_asked_about(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("cgan.privacy.asked.MAX_PER_SIDE", 60)
     train, held_out = digits(0, 300), digits(300, 200)
     train = train.at(np.argsort(train.labels, kind="stable"))
-    asked = Asked.of(train, held_out.at(held_out.labels != 9), seed=1)
+    asked = Asked.choose(train, held_out.at(held_out.labels != 9), seed=1)
     members = np.bincount(asked.images.labels[asked.rows < 300], minlength=10)
     assert members.sum() == 60 and (members[:9] > 0).all() and members[9] == 0
 

@@ -33,7 +33,7 @@ from PIL import Image
 
 import cgan
 from cgan.params.sections import JudgeParams
-from cgan.utility.effect import ADVICE
+from cgan.utility.evidence import ANSWERS
 
 
 def pixels(png: str) -> np.ndarray:
@@ -167,7 +167,7 @@ def test_the_code_of_the_page_on_python_runs_as_it_stands(
     bars = capsys.readouterr().err
     assert "it/s" in bars or "images" in bars, bars[-1000:]
     assert found["drawings"].shape == (3, 8, 12) and len(found["run"].history)
-    assert found["answer"].verdict in ADVICE
+    assert found["answer"].verdict in ANSWERS
     assert found["shared"].verdict in ("gives away", "nothing shown")
     assert 0 <= found["evaluation"].score("recall").real <= 1
     for name in ("images", "run", "evaluation", "answer", "shared"):

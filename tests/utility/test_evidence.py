@@ -8,21 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import NAMES, a_model, sample_digits, uneven
+from conftest import NAMES, sample_digits, uneven
 from torch import Tensor
 
 from cgan.base.errors import CganError, DataError
 from cgan.data.images import Images
 from cgan.data.splitting import units_of
 from cgan.models.hardware import choose_hardware
-from cgan.models.model_file import load_generator
 from cgan.params.sections import JudgeParams, TrainChoices
 from cgan.quality.judge import predict, silent
+from cgan.training.auto import choose
+from cgan.training.loop import train_or_make
 from cgan.utility import pretrained, sets
 from cgan.utility.effect import DRAWN, Difference, Effect, Outcome, effect
+from cgan.utility.evidence import verdict_on
 from cgan.utility.rounds import (
     BASELINES,
-    TRAINED,
+    CLASSIFIERS,
     adjusted_logits,
     balanced_weights,
     rounds_by_fold,
@@ -35,8 +37,8 @@ CPU = choose_hardware("cpu", "float32")
 
 
 def test_classes_are_filled_up_to_the_largest_or_twice_that() -> None:
-    assert sets.default_per_class(torch.tensor([50, 20, 45])) == 50
-    assert sets.default_per_class(torch.tensor([50, 45, 48])) == 100
+    assert missing_labels(torch.tensor([50, 20, 45])).bincount().tolist() == [0, 30, 5]
+    assert missing_labels(torch.tensor([50, 45, 48])).bincount().tolist() == [50, 55, 52]
     assert missing_labels(torch.tensor([3, 1, 5, 0]), 4).tolist() == [0, 1, 1, 1]
     with pytest.raises(CganError, match=r"per_class=4.*smallest has 5"):
         missing_labels(torch.tensor([6, 5]), 4)
@@ -74,7 +76,8 @@ def test_folds_keep_groups_and_copies_on_one_side(tmp_path: Path) -> None:
     groups = data.groups
     assert groups is not None
     fold_of = assign_folds(data.labels, units_of(data), 3, 1, NAMES)
-    rounds = rounds_by_fold(data, fold_of, TrainChoices(), RECIPE, 30, 7, tmp_path, CPU)
+    training = TrainChoices(total_kimg=0.1, generator="deconv", seed=1)
+    rounds = rounds_by_fold(data, fold_of, training, RECIPE, 30, 7, tmp_path, CPU)
     assert [each.name for each in rounds] == [f"fold {n} of 3" for n in (1, 2, 3)]
     for fold, each in enumerate(rounds):
         learnt, tested = fold_of != fold, fold_of == fold
@@ -83,12 +86,10 @@ def test_folds_keep_groups_and_copies_on_one_side(tmp_path: Path) -> None:
         assert not {*groups[learnt]} & {*groups[tested]}
         assert each.recipe.seed == RECIPE.seed + fold
         assert each.missing_labels.bincount().tolist() == (30 - each.training.counts).tolist()
-        # A generator that lies there is used, with a seed for each fold.
-        path = a_model(
-            tmp_path / f"fold-{fold + 1}/generator.safetensors", "deconv", 3, 1, 8, 12, 4, 4
-        )
-        expected = load_generator(path)[0].draw(each.missing_labels, 7 + fold)
-        assert torch.equal(each.draw_missing(), expected)
+        # The generator learns from the other folds alone, and has a seed of its own, as the drawings have.
+        own = TrainChoices(total_kimg=0.1, generator="deconv", seed=1 + fold, probes=0)
+        by_hand = train_or_make(each.training, choose(own, each.training)).generator
+        assert torch.equal(each.draw_missing(), by_hand.draw(each.missing_labels, 7 + fold))
     things = sum(len(each.units.unique()) for each in rounds)
     assert things == len({*groups}) - 3, "of each class two groups have an image in common"
 
@@ -122,10 +123,10 @@ def test_equal_classifiers_differ_in_at_most_one_of_twenty(folded: bool) -> None
     names = [name for name in rates if name != DRAWN]
     found = [effect(outcomes(rates, 1000, 5, random, folded), names, folded) for _ in range(200)]
     assert {each.baseline for each in found} == {*names} - {"real"}, "never the worst"
-    assert sum(each.overall.verdict in ("help", "harm") for each in found) <= 10
+    assert sum(verdict_on(each.overall) in ("help", "harm") for each in found) <= 10
     for better, verdict in ((0.06, "help"), (-0.06, "harm")):
         planted = outcomes(rates | {DRAWN: 0.9 + better}, 2000, 5, random, folded)
-        assert effect(planted, names, folded).overall.verdict == verdict
+        assert verdict_on(effect(planted, names, folded).overall) == verdict
 
 
 def test_the_interval_is_the_closed_form_wider_for_folds() -> None:
@@ -174,8 +175,8 @@ def test_four_verdicts_have_one_rule() -> None:
         (-0.01, 0.0101, 0.02, 0.01, "cannot tell"),
         (-0.081, 0.098, 0.11, 0.1, "no difference that matters"),
     ):
-        found = Difference(0.8, 0.81, (low, high), (low, highest), 143, tolerance)
-        assert found.verdict == verdict
+        found = Difference(0.8, 0.81, (low, high), (low, highest), 143)
+        assert verdict_on(found, tolerance) == verdict
 
 
 def test_a_class_of_few_images_shows_nothing_and_counts_alike() -> None:
@@ -189,10 +190,10 @@ def test_a_class_of_few_images_shows_nothing_and_counts_alike() -> None:
         return effect(rounds, ["real"], folded=False)
 
     of_two = found(slice(90, None), rows)  # both images of a class
-    assert of_two.overall.with_drawings == 0.5 and of_two.overall.verdict == "cannot tell"
+    assert of_two.overall.with_drawings == 0.5 and verdict_on(of_two.overall) == "cannot tell"
     assert of_two.classes[1].tested == 2 and of_two.classes[0].interval[0] < 0
     # Ninety pictures of three things are three.
-    assert found(slice(30), rows // 30).classes[0].verdict == "cannot tell"
+    assert verdict_on(found(slice(30), rows // 30).classes[0]) == "cannot tell"
 
 
 # --- the classifiers ------------------------------------------------------------------------------
@@ -232,7 +233,7 @@ def test_a_round_is_as_by_hand_and_what_is_trained_stays(tmp_path: Path) -> None
 
     first, *_ = rounds_by_seed(training, drawn, test, recipe, 3, tmp_path, CPU)
     found = first.outcome(progress)
-    assert set(found.right) == {*TRAINED, *BASELINES}
+    assert set(found.right) == {*CLASSIFIERS, *BASELINES}
     # All 28 images; or 40, for which the second class is filled up to as many as the first has.
     sizes = enumerate([28, 28, 40, 40], start=1)
     assert said == [(f"seed 1 of 3, classifier {n} of 4", size) for n, size in sizes]
@@ -244,7 +245,7 @@ def test_a_round_is_as_by_hand_and_what_is_trained_stays(tmp_path: Path) -> None
     plain, balanced = (first.classifier(n, bar) for n in ("augmented", "balanced_loss"))
     assert not torch.equal(plain.head.weight, balanced.head.weight)
     again = first.outcome(progress)
-    assert len(said) == len(TRAINED), "none is trained again"
+    assert len(said) == len(CLASSIFIERS), "none is trained again"
     assert all(torch.equal(found.right[name], again.right[name]) for name in found.right)
 
 
@@ -264,7 +265,7 @@ def test_images_of_a_rare_class_help_those_of_another_harm(tmp_path: Path) -> No
         for path in tmp_path.glob("*/drawn.safetensors"):
             path.unlink()  # what learns without drawings is kept
         outcomes = [each.outcome() for each in rounds]
-        assert effect(outcomes, BASELINES, folded=False).overall.verdict in verdicts
+        assert verdict_on(effect(outcomes, BASELINES, folded=False).overall) in verdicts
 
 
 @pytest.mark.slow
