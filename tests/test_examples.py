@@ -70,7 +70,7 @@ def test_a_public_name_has_examples_that_run(
         shown += "".join(example.source for example in test.examples)
     assert not runner.failures, "".join(said)
     methods = vars(public) if inspect.isclass(public) else {}
-    wanted = {name: rf"\b{name}\b"} | {
+    wanted = {name: "."} | {
         f"{name}.{method}": rf"\.{method}\("
         for method, function in methods.items()
         if not method.startswith("_") and isinstance(function, (FunctionType, classmethod))

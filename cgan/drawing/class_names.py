@@ -1,4 +1,4 @@
-"""Which classes a text asks for: by their numbers, or by the names that a generator's file gives them."""
+"""Labels of the classes that a text asks for, by number, or by the names that a generator's file has."""
 
 import operator
 import re
@@ -90,7 +90,7 @@ class Classes:
         return self.table.get(word, self.table.get(word.lower()))
 
     def listed(self) -> str:
-        """Which classes there are, as a sentence."""
+        """The classes that there are, as a sentence."""
         if not self.names:
             separated = "" if self.spelled else ', separated by commas or spaces ("12,3 40")'
             return f"The classes are 0 to {self.count - 1}{separated}."

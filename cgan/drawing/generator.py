@@ -63,7 +63,7 @@ class Generator:
         )
 
     def _repr_html_(self) -> str:
-        """For a notebook: what it is, and a drawing of each class, of the first where there are many."""
+        """HTML for a notebook: what it is, and a drawing of each class, of the first where there are many."""
         from cgan.models.sampling import encode_png
 
         names = self.class_names[:MAX_NOTEBOOK_CLASSES]

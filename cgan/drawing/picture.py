@@ -51,6 +51,6 @@ def compose(
 
 
 def even_line_length(count: int, most: int) -> int:
-    """How many stand in a line, when as few lines as possible are about equally long."""
+    """Number that stand in a line, when as few lines as possible are about equally long."""
     lines = math.ceil(count / most)
     return math.ceil(count / lines)

@@ -36,8 +36,8 @@ CURVE_COLUMNS = {
 WIDE_RANGE = 50  # the highest value over the lowest: above, an axis is logarithmic
 
 
-def picture_of(figure: Figure) -> Picture:
-    """A figure as pixels, uint8 [H, W, 3]."""
+def rendered(figure: Figure) -> Picture:
+    """Pixels of a figure, uint8 [H, W, 3]."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
@@ -60,7 +60,7 @@ def sheet_with(*lines: str) -> Picture:
     """Lines of text where a picture would be, uint8 [H, W, 3]."""
     figure = Figure(figsize=(10.5, 0.4 + 0.17 * len(lines)))
     figure.text(0.03, 0.5, "\n".join(lines), va="center", size=9, family="monospace")
-    return picture_of(figure)
+    return rendered(figure)
 
 
 def training_curves(records: Sequence[Mapping[Any, float]]) -> list[Figure]:
@@ -130,4 +130,4 @@ def confusion_matrix_image(matrix: Any, class_names: Sequence[str]) -> Picture:
         colour = "white" if share > dark else "black"
         words = "100" if share > 1 - MIN_SHOWN_SHARE else f"{share * 100:.1f}"
         axes.text(column, row, words, color=colour, **place)
-    return picture_of(figure)
+    return rendered(figure)

@@ -1,4 +1,4 @@
-"""How well each class is drawn, by the gate's limits and beside real images, and what to change."""
+"""The state of each class, good to poor, by the gate's limits and beside real images, and what to change."""
 
 import statistics
 from collections.abc import Iterator, Sequence
@@ -16,10 +16,11 @@ from cgan.quality.intervals import falls_short_of_real
 
 STATES = POOR, DOUBTFUL, GOOD, UNJUDGED = "poor", "doubtful", "good", ""  # the worst first
 # Held-out images of a class: below, the accuracy of real ones is known to ± 10 points or worse.
-MIN_HELD_OUT = 20
+FEW_HELD_OUT = 20
 # A class has few images below this number, and below this fraction of what the median class has.
-MIN_IMAGES, MIN_IMAGES_OF_MEDIAN = 50, 0.5
-MIN_DIVERSITY = 0.9  # as a fraction of real images': below, for certain, a class is doubtful
+FEW_IMAGES = 50
+FEW_IMAGES_OF_MEDIAN = 0.5
+DOUBTFUL_DIVERSITY = 0.9  # as a fraction of real images': below, for certain, a class is doubtful
 
 # Advice, which follows the names of the classes.
 MORE_IMAGES = (
@@ -51,7 +52,7 @@ def judged_classes(
 ) -> list[JudgedClass]:
     """Each class with the state and the advice of the first rule that applies; without both where the judge
     is weak. `counts`: of all images of each class, where they are known."""
-    fewest = max(MIN_IMAGES, MIN_IMAGES_OF_MEDIAN * statistics.median(counts)) if counts else 0
+    fewest = max(FEW_IMAGES, FEW_IMAGES_OF_MEDIAN * statistics.median(counts)) if counts else 0
     illegible, repetitive = advice_on(model)
     short = falls_short_of_real(evaluation, limits.min_relative_accuracy)
     judged = []
@@ -69,8 +70,8 @@ def judged_classes(
             (POOR, wrong, illegible),
             (POOR, alike, repetitive),
             (DOUBTFUL, accuracy < 1, illegible),
-            (DOUBTFUL, diversity < MIN_DIVERSITY, repetitive),
-            (DOUBTFUL, scores.heldout < MIN_HELD_OUT or scores.accuracy is None, MORE_IMAGES),
+            (DOUBTFUL, diversity < DOUBTFUL_DIVERSITY, repetitive),
+            (DOUBTFUL, scores.heldout < FEW_HELD_OUT or scores.accuracy is None, MORE_IMAGES),
             (DOUBTFUL, misread, MISREAD),
         )
         matches = ((state, advice) for state, applies, advice in rules if applies)
@@ -79,7 +80,7 @@ def judged_classes(
 
 
 def advice_on(model: GenerativeModel) -> tuple[str, str]:
-    """What to change where drawings are taken for another class, and where they repeat themselves: the same
+    """Advice where drawings are taken for another class, and where they repeat themselves: the same
     param makes them more legible or more varied."""
     first = "Add images"
     if model.kind.is_trained:
@@ -96,9 +97,9 @@ def advice_on(model: GenerativeModel) -> tuple[str, str]:
 
 
 def too_few_held_out(held_out: Images) -> Iterator[str]:
-    """What so few held-out images cannot show, however good the generator is: that a class is good."""
-    if few := [held_out.class_names[n] for n in np.flatnonzero(held_out.counts < MIN_HELD_OUT)]:
+    """Sentence on what so few held-out images cannot show, however good the generator: that a class is."""
+    if few := [held_out.class_names[n] for n in np.flatnonzero(held_out.counts < FEW_HELD_OUT)]:
         yield (
-            f"Fewer than {MIN_HELD_OUT} are held out of {listed(few)}: the verdict on so few is *doubtful*, "
+            f"Fewer than {FEW_HELD_OUT} are held out of {listed(few)}: the verdict on so few is *doubtful*, "
             "however good the drawings are. Add images, or raise `preprocess.holdout_fraction`."
         )

@@ -1,6 +1,8 @@
-/** The drawings of a page, of one class or of all. */
+/** The drawings of a page: three rows of each class, or all of one. */
+const gallery = document.getElementById("gallery-drawings");
 document.getElementById("gallery-class").addEventListener("change", ({ target }) => {
-  for (const tile of document.querySelectorAll("#gallery-drawings .tile")) {
-    tile.hidden = target.value !== "" && tile.dataset.label !== target.value;
+  gallery.classList.toggle("of-one", target.value !== "");
+  for (const figure of gallery.children) {
+    figure.hidden = target.value !== "" && figure.dataset.label !== target.value;
   }
 });

@@ -19,12 +19,15 @@ from cgan.quality.judge import Judge, predict
 from cgan.quality.label_errors import doubtful_labels
 from cgan.quality.likeness import nearest_neighbours
 
-TILE_SIZE, PREVIEW_SIZE = (96, 96), (720, 10_000)  # pixels, at most
-# Of the drawings of a page: how many, and limits of their pixels and of the seconds of a core that they take.
-MAX_DRAWINGS, MAX_DRAWN_PIXELS, MAX_DRAWING_S = 1000, 20_000_000, 30.0
+TILE_SIZE = (96, 96)  # pixels, at most
+PREVIEW_SIZE = (720, 10_000)
+MAX_PAGE_DRAWINGS = 1000
+MAX_DRAWN_PIXELS = 20_000_000
+MAX_PAGE_S = 30.0  # seconds of a core, for all of them
 SHOWN_DRAWINGS = 16  # of the random ones, and of the worst
 NEIGHBOURS_SHOWN = 3  # training images beside each of them
-MAX_CARDS, DRAWINGS_PER_CARD = 30, 4  # a card shows a class
+MAX_CARDS = 30  # a card shows a class
+DRAWINGS_PER_CARD = 4
 MAX_GALLERY_DRAWINGS = 300  # of a generator that no browser runs
 MAX_SUSPECTS = 48
 MAX_JUDGED_PIXELS = 60_000_000  # in which labels that look wrong are looked for
@@ -76,13 +79,14 @@ def drawn_facts(
     if classes > count:  # more classes than drawings: some of the classes, at random
         labels = torch.randperm(classes, generator=_random(seed))[:count]
     drawn = model.draw(labels, seed)
-    gallery = labels[:MAX_GALLERY_DRAWINGS].argsort(stable=True).tolist()
-    if model.runs_in_browser:
-        gallery = []
+    gallery = {} if model.runs_in_browser else dict.fromkeys(sorted(set(labels.tolist())))
     facts: dict[str, Any] = {
         "drawings": count,
         "seed": seed,
-        "gallery": [(tile(drawn[row]), int(labels[row])) for row in gallery],
+        "gallery": [
+            (label, [tile(image) for image in drawn[labels == label]]) for label in gallery
+        ],
+        "tall": model.shape[1] / model.shape[2],
         "by_class": {
             label: [tile(image) for image in drawn[labels == label][:DRAWINGS_PER_CARD]]
             for label in cards
@@ -121,17 +125,21 @@ def beside_training(
             for row, distance in zip(rows[n].tolist(), distances[n].tolist(), strict=True)
             if row >= 0
         ]
-        seen, probability = int(probabilities[n].argmax()), float(probabilities[n, label])
-        drawing = {"src": tile(drawn[n]), "asked": label, "seen": seen, "probability": probability}
+        drawing = {
+            "src": tile(drawn[n]),
+            "asked": label,
+            "seen": int(probabilities[n].argmax()),
+            "probability": float(probabilities[n, label]),
+        }
         shown.append(drawing | {"near": near})
     return shown
 
 
 def drawings_shown(model: GenerativeModel) -> int:
-    """How many are drawn for a page."""
-    count = min(MAX_DRAWINGS, MAX_DRAWN_PIXELS // math.prod(model.shape))
+    """The number of drawings that a page is made of."""
+    count = min(MAX_PAGE_DRAWINGS, MAX_DRAWN_PIXELS // math.prod(model.shape))
     if seconds := model.seconds_per_drawing:
-        count = min(count, MAX_GALLERY_DRAWINGS, int(MAX_DRAWING_S / seconds))
+        count = min(count, MAX_GALLERY_DRAWINGS, int(MAX_PAGE_S / seconds))
     return max(SHOWN_DRAWINGS, count)
 
 

@@ -10,11 +10,24 @@ from typing import Any
 from cgan.data.images import SPLITS, Images
 from cgan.drawing.generator import Generator
 from cgan.page.assemble import GALLERY_SCRIPTS, PLAY_SCRIPTS, document, play_data
-from cgan.page.classes import MIN_DIVERSITY, MIN_HELD_OUT, STATES, WEAK_JUDGE, judged_classes
+from cgan.page.classes import (
+    DOUBTFUL_DIVERSITY,
+    FEW_HELD_OUT,
+    STATES,
+    WEAK_JUDGE,
+    judged_classes,
+)
 from cgan.page.image_facts import MAX_CARDS, drawn_facts, preview_tile, rows_of, suspects_facts
-from cgan.params.sections import GateParams
+from cgan.params.sections import GateParams, TrainChoices
 from cgan.quality.evaluation import Evaluation
 from cgan.quality.judge import Judge
+
+# The numbers that come first, by the key of their metric.
+LEAD = {
+    "show the class asked for": "conditional_accuracy",
+    "of what real images show is drawn, too": "recall",
+    "are near copies of training images": "copies",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +68,15 @@ def render_page(contents: Contents) -> str:
 
 
 def page_facts(contents: Contents) -> dict[str, Any]:
-    """What the page shows besides its contents."""
-    generator, evaluation, data = contents.generator, contents.evaluation, contents.data
-    judge, model = contents.judge, generator.model
+    """The facts that the page shows besides its contents."""
+    generator = contents.generator
+    evaluation = contents.evaluation
+    data = contents.data
+    judge = contents.judge
+    model = generator.model
+    params = generator.facts.get("params", {})
+    defaults = TrainChoices().model_dump()
+    scores = {words: evaluation.score(key) for words, key in LEAD.items()}
     counts = data.counts.tolist() if data else None
     classes = judged_classes(evaluation, counts, contents.limits, model)
     weakest = [label for label, _ in evaluation.weakest_classes()]
@@ -82,10 +101,14 @@ def page_facts(contents: Contents) -> dict[str, Any]:
         "weakest": weakest[0] if weakest else None,
         "judge_accuracy": evaluation.score("conditional_accuracy").real,
         "weak_judge_advice": WEAK_JUDGE,
-        "few_held_out": MIN_HELD_OUT,
-        "less_diverse": MIN_DIVERSITY,
+        "few_held_out": FEW_HELD_OUT,
+        "less_diverse": DOUBTFUL_DIVERSITY,
         "drawn": drawn_facts(model, evaluation.context["seed"], labels, data, judge),
         "parts": {part: len(rows_of(data, part)) for part in SPLITS} if data else {},
         "suspects": suspects_facts(data, judge) if data and judge else None,
-        "total_kimg": generator.facts.get("params", {}).get("total_kimg"),
+        "total_kimg": params.get("total_kimg"),
+        "lead": [(words, score) for words, score in scores.items() if score.value is not None],
+        "chosen": [
+            (key, str(value)) for key, value in params.items() if defaults.get(key) != value
+        ],
     }

@@ -42,7 +42,7 @@ def main() -> None:
     nothing = [plots.sheet_with("No losses: this generator is not trained.")] * 2
     losses, probes = map(read_records, (project.LOSSES, project.PROBES))
     figures = plots.training_curves(losses)
-    curves = [plots.picture_of(figure) for figure in figures]
+    curves = [plots.rendered(figure) for figure in figures]
     pictures = {
         project.GRID: contact_sheet.add_row_names(by_class, shown),
         project.BESIDE_REAL: beside_real(drawings, labels, project.REAL_SAMPLES),

@@ -49,7 +49,7 @@ def test_any_values_give_a_picture_and_an_svg_of_the_same_bytes(values: list[flo
         plots.curves_figure("Losses", range(len(values)), {"a": values, "b": values})
         for _ in range(2)
     ]
-    first, again = map(plots.picture_of, figures)
+    first, again = map(plots.rendered, figures)
     assert first.shape == (380, 600, 3) and np.array_equal(first, again)
     assert plots.svg_of(figures[0]) == plots.svg_of(figures[1])
     logarithmic = figures[0].axes[0].get_yscale() == "log"

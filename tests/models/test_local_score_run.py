@@ -46,7 +46,7 @@ def sampled(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iter
         patch.chdir(folder)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.setattr(intervals, "REPLICATES", 20)
-        patch.setattr(image_facts, "MAX_DRAWING_S", 1.0)
+        patch.setattr(image_facts, "MAX_PAGE_S", 1.0)
         patch.setattr(local_score, "suitable_settings", lambda *_: LocalScoreSettings(steps=6))
         shutil.copy(empty_store, folder / "mlflow.db")
         write_params(folder, **TINY)
