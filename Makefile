@@ -103,7 +103,7 @@ docs: $(READY) ## Render the docstrings of the Python interface as pages (.cgan/
 	  pdoc.pdoc('cgan', output_directory=pathlib.Path('.cgan/docs'))"
 	@echo .cgan/docs/cgan.html
 
-bench: $(READY) ## Measure training, quality, service, page and pipeline; check what the docs promise (10 minutes)
+bench: $(READY) ## Measure training, quality, service and page; check what the docs promise (10 minutes)
 	python -m benchmarks short
 
 bench-all: $(READY) ## The same with more rounds and 3 seeds (an hour)

@@ -12,13 +12,12 @@ import typer
 from cgan.base.errors import CganError
 from cgan.base.files import write_json
 
-from . import machine, quality, sample
-from . import pipeline as stages
+from . import large_data, machine, quality, sample
 from .evaluation_set import CACHE
 from .scale import SCALES, Scale
 from .tables import Result
 
-PARTS = ("throughput", "quality", "service", "page", "pipeline")
+PARTS = ("throughput", "quality", "service", "page")
 Measure = Callable[[dict[str, Result]], Result]  # of what was measured before
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
@@ -76,7 +75,7 @@ def everything(only: Only = None) -> None:
 
 @app.command()
 def small() -> None:
-    """What the pipeline makes of 100 to 1,000 digits: seven minutes."""
+    """Quality of generators of 100 to 1,000 digits: seven minutes."""
     tell("all", {"small": lambda _: sample.small(SCALES["all"])})
 
 
@@ -92,15 +91,6 @@ def gpu(device: str = "cuda") -> None:
 
 
 @app.command()
-def pipeline(
-    against: Annotated[str, typer.Option(help="A commit that takes turns with HEAD.")] = "",
-    rounds: int = 2,
-) -> None:
-    """The seconds of each stage of `dvc repro`, as committed."""
-    tell("pipeline", {"pipeline": lambda _: stages.compare(rounds, against)})
-
-
-@app.command()
 def large(
     rows: Annotated[list[int], typer.Option(help="Of the CSV; repeatable.")] = [100_000, 1_000_000],  # noqa: B006
     folder: Annotated[
@@ -108,7 +98,7 @@ def large(
     ] = None,
 ) -> None:
     """Each stage on a CSV of a million rows: seconds and peak memory. Half an hour."""
-    tell("large", {"large": lambda _: stages.large(rows, folder)})
+    tell("large", {"large": lambda _: large_data.large(rows, folder)})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a figure was measured on: machine, versions, commit."""
+"""Facts of what a figure was measured on: machine, versions, commit."""
 
 import importlib.metadata
 import os

@@ -17,7 +17,7 @@ PROMISES = (
     ("typing → ten digits", "typing_ms", "ms", 50),
 )
 TEXTS = ("3141592653", "2718281828")  # no digit stands in the same place of both
-DRAWN = "document.getElementById('play-picture').getAttribute('aria-busy') === 'false'"
+IS_DRAWN = "document.getElementById('play-picture').getAttribute('aria-busy') === 'false'"
 # Both ends of each time are taken in the page; it ends with the frame that shows the picture.
 TYPE = """(() => {
   const field = document.getElementById("play-text");
@@ -25,9 +25,9 @@ TYPE = """(() => {
   globalThis.took = 0;
   const began = performance.now();
   field.dispatchEvent(new Event("input"));
-  const look = () => DRAWN ? globalThis.took = performance.now() - began : setTimeout(look);
+  const look = () => IS_DRAWN ? globalThis.took = performance.now() - began : setTimeout(look);
   look();
-})()""".replace("DRAWN", DRAWN)
+})()""".replace("IS_DRAWN", IS_DRAWN)
 
 
 def measure(scale: Scale) -> Result:
@@ -49,7 +49,7 @@ def measure(scale: Scale) -> Result:
             path = Path(folder) / f"{number}.html"
             path.write_text(html, encoding="utf-8")
             page.goto(path.as_uri())
-            page.wait_for_function(DRAWN)
+            page.wait_for_function(IS_DRAWN)
             found["first_s"].append(page.evaluate("performance.now()") / 1000)
             for text in TEXTS:
                 page.evaluate(TYPE % text)
@@ -61,7 +61,9 @@ def measure(scale: Scale) -> Result:
     )
     checks = []
     for what, key, unit, most in PROMISES:
-        low, middle, high = min(found[key]), statistics.median(found[key]), max(found[key])
+        middle = statistics.median(found[key])
+        low = min(found[key])
+        high = max(found[key])
         table.add(what, f"{middle:.3g} {unit}", f"{low:.3g}–{high:.3g}", f"{most} {unit}")
         checks.append(Check(f"{what}, in {most} {unit}", f"{middle:.3g} {unit}", middle <= most))
     return Result([table], checks, {**found, "bytes": len(html)})

@@ -1,4 +1,4 @@
-"""What small parts of the embedded sample make."""
+"""Quality of generators of small parts of the embedded sample."""
 
 from dataclasses import replace
 from typing import Any
@@ -23,7 +23,7 @@ A_CLASS = (10, 20, 30, 100, None)  # images; None: all
 
 
 def report(common: EvaluationSet, judge: Judge, drawn: Tensor) -> Evaluation:
-    """As the stage evaluate has it."""
+    """Evaluation as the stage evaluate has it."""
     params = all_params()
     network = fresh_generator("default")  # nobody asks it for anything
     changes = {"samples": len(drawn), "gan_train_kimg": common.judge_kimg}

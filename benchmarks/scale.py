@@ -1,4 +1,4 @@
-"""How much is measured: `short` takes minutes, `all` an hour, `tiny` shows that it runs."""
+"""Scales of measuring: `short` takes minutes, `all` an hour, `tiny` shows that it runs."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +23,6 @@ class Scale:
     round_s: float  # of one contender in one round
     runs: tuple[Run, ...]
     service_s: float = 0.0
-    pipeline_rounds: int = 0
     limit: int | None = None
     judge_kimg: float | None = None
     device: str = "cpu"
@@ -42,9 +41,9 @@ TRIAL = (Run("fast", probes=2, changes=SHORT_RUN),)
 SCALES = {
     scale.name: scale
     for scale in (
-        Scale("short", 5, 1, SHORT, service_s=20, pipeline_rounds=1),
-        Scale("all", 9, 2, (*ALL_PRESETS, PORT_RUN), service_s=60, pipeline_rounds=3),
+        Scale("short", 5, 1, SHORT, service_s=20),
+        Scale("all", 9, 2, (*ALL_PRESETS, PORT_RUN), service_s=60),
         Scale("gpu", 5, 2, (*ALL_PRESETS, Run("gpu", SEEDS, probes=12)), device="cuda"),
-        Scale("tiny", 2, 0.02, TRIAL, service_s=1, pipeline_rounds=1, limit=1000, judge_kimg=1.0),
+        Scale("tiny", 2, 0.02, TRIAL, service_s=1, limit=1000, judge_kimg=1.0),
     )
 }

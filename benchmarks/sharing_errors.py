@@ -1,4 +1,4 @@
-"""How often is `cgan sharing` wrong, and what does it find? By generators of digits that train for seconds.
+"""Errors and findings of `cgan sharing`, by generators of digits that train for seconds.
 
     python -m benchmarks.sharing_errors [--repetitions 100] [--kind harmless]
 
@@ -27,8 +27,10 @@ from cgan.quality.judge import silent
 
 Found = Iterator[tuple[str, Attack]]
 SHORT = JudgeParams(total_kimg=0.1)  # of the classifiers, which are not looked at
-KIMG, OVERFITTED_KIMG = 8.0, 80.0
-DRAWN, COPIED = 400, 0.05  # drawings, and the share of them that is exchanged
+KIMG = 8.0
+OVERFITTED_KIMG = 80.0
+DRAWINGS = 400
+COPIED = 0.05  # the share of them that is exchanged
 
 
 def parts_of(images: Images, sizes: tuple[int, ...], seed: int) -> list[Images]:
@@ -69,9 +71,9 @@ def attack(
 def harmless(images: Images, seed: int) -> Found:
     parts = parts_of(images, (200, 200, 200), seed)
     generator, random = trained(parts[2], seed), np.random.default_rng(seed)
-    labels = torch.from_numpy(random.choice(parts[0].labels, DRAWN))
+    labels = torch.from_numpy(random.choice(parts[0].labels, DRAWINGS))
     drawn = Images(generator.model.draw(labels, seed), labels)
-    copies = parts[0].at(random.choice(len(parts[0]), round(COPIED * DRAWN)))
+    copies = parts[0].at(random.choice(len(parts[0]), round(COPIED * DRAWINGS)))
     mixed = joined(drawn.at(slice(len(copies), None)), copies)
     with tempfile.TemporaryDirectory() as folder:  # both have the same shadows
         yield "harmless", attack(parts, generator, seed, folder=folder)

@@ -1,4 +1,4 @@
-"""What a benchmark returns: tables in Markdown, checks of promises, and the figures as plain JSON."""
+"""Results of a benchmark: tables in Markdown, checks of promises, and the figures as plain JSON."""
 
 from dataclasses import dataclass, field
 from typing import Any

@@ -28,7 +28,6 @@ from .tables import Check, Result, Table, times
 
 FAST, PORT = "preset `fast`", "the demo's port (preset `demo`)"
 GPU_BATCHES = (64, 256, 1024)
-LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx")
 Rates = dict[str, list[float]]  # of each contender, one a round
 
 
@@ -93,15 +92,6 @@ def contenders(data: Images, device: str) -> dict[str, Ours]:
     }
 
 
-def launches_a_step(contender: Ours, steps: int = 20) -> float:
-    """How often the host starts a kernel on the card, in a step: with small batches they take its time."""
-    contender.train(2, 1)
-    with torch.profiler.profile() as profile:
-        contender.train(steps, 1)
-    starts = [event.count for event in profile.key_averages() if event.key in LAUNCHES]
-    return float(sum(starts) / steps)
-
-
 def threads_of(device: str) -> int:
     return max(1, min(2, torch.get_num_threads())) if device == "cpu" else 1
 
@@ -111,31 +101,23 @@ def measure(scale: Scale) -> Result:
     everyone = contenders(common.training, scale.device)
     most = threads_of(scale.device)
     rates: dict[int, Rates] = {}
-    work: Rates = {}  # images a CPU second, of the last setting
     for threads in sorted({1, most}):
         steps = {who: _steps_in(each, scale.round_s, threads) for who, each in everyone.items()}
-        rates[threads], work = {who: [] for who in everyone}, {who: [] for who in everyone}
+        rates[threads] = {who: [] for who in everyone}
         for _ in range(scale.rounds):
             for who, each in everyone.items():
-                wall, cpu = each.train(steps[who], threads)
-                rates[threads][who].append(steps[who] * each.batch / wall)
-                work[who].append(steps[who] * each.batch / max(cpu, 1e-9))
-    result = tabulated(rates, work, common.about, scale.device)
-    if scale.device == "cuda":
-        launches = Table("Kernels that a step starts on the card", ["who", "launches a step"])
-        for who, each in everyone.items():
-            launches.add(who, f"{launches_a_step(each):,.0f}")
-        result.tables.append(launches)
-    return result
+                seconds, _ = each.train(steps[who], threads)
+                rates[threads][who].append(steps[who] * each.batch / seconds)
+    return tabulated(rates, common.about, scale.device)
 
 
 def _steps_in(contender: Ours, seconds: float, threads: int) -> int:
-    """How many steps take about so long; warms up on the way."""
-    wall, _ = contender.train(1, threads)
-    if wall < seconds:
-        count = max(1, min(10, round(seconds / wall)))
-        wall = contender.train(count, threads)[0] / count
-    return max(1, round(seconds / wall))
+    """Number of steps that take about so long; warms up on the way."""
+    of_one, _ = contender.train(1, threads)
+    if of_one < seconds:
+        count = max(1, min(10, round(seconds / of_one)))
+        of_one = contender.train(count, threads)[0] / count
+    return max(1, round(seconds / of_one))
 
 
 def ratios(of: Sequence[float], to: Sequence[float]) -> tuple[float, float, float]:
@@ -144,13 +126,13 @@ def ratios(of: Sequence[float], to: Sequence[float]) -> tuple[float, float, floa
     return statistics.median(each), min(each), max(each)
 
 
-def tabulated(rates: dict[int, Rates], work: Rates, about: str, device: str = "cpu") -> Result:
+def tabulated(rates: dict[int, Rates], about: str, device: str = "cpu") -> Result:
     """Rates by the number of threads, of which the last one is compared."""
     most = max(rates)
     table = Table(
         f"Training on the {device.upper().replace('CUDA', 'GPU')}: images a second",
         ["who", f"images/s, {most} threads", "to the port", "range", "images/s, 1 thread",
-         "to the port", "images per CPU second"],
+         "to the port"],
         note="Whole training steps (both networks updated, batch and latents drawn, records kept), "
         f"on {about}. {len(rates[most][PORT])} rounds, everyone in turn in each; medians, and the median of "
         "each round's ratio with its range. Our presets compute in the hardware's best precision (bfloat16 "
@@ -165,7 +147,6 @@ def tabulated(rates: dict[int, Rates], work: Rates, about: str, device: str = "c
             f"{times(low)}–{times(high)}",
             f"{statistics.median(rates[1][name]):,.0f}",
             times(ratios(rates[1][name], rates[1][PORT])[0]),
-            f"{statistics.median(work[name]):,.0f}",
         )
     if device == "cpu":
         middle, low, high = ratios(rates[most][FAST], rates[most][PORT])
@@ -179,4 +160,4 @@ def tabulated(rates: dict[int, Rates], work: Rates, about: str, device: str = "c
         best = max(map(statistics.median, small))
         check = Check("100,000 images/s at batch 64 (H100)", f"{best:,.0f}", best >= 100_000)
     by_threads = {str(threads): each for threads, each in rates.items()}
-    return Result([table], [check], {"images_per_s": by_threads, "images_per_cpu_s": work})
+    return Result([table], [check], {"images_per_s": by_threads})
