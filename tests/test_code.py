@@ -42,19 +42,19 @@ CEILINGS = {
     "cgan/data": 1_844,
     "cgan/drawing": 794,
     "cgan/models": 1_415,
-    "cgan/page": 610,
+    "cgan/page": 645,
     "cgan/params": 566,
     "cgan/pipeline": 2_835,
-    "cgan/privacy": 749,
+    "cgan/privacy": 781,
     "cgan/quality": 2_665,
     "cgan/service": 351,
     "cgan/stages": 864,
     "cgan/training": 1_631,
-    "cgan/utility": 841,
+    "cgan/utility": 869,
     "flows": 857,
-    "tests": 12_584,
+    "tests": 12_594,
 }
-PAGE_LINES = 1_291  # of JavaScript, CSS and HTML
+PAGE_LINES = 1_332  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/
 
 
