@@ -26,4 +26,4 @@ def test_all_parts_run_and_leave_their_figures(
     assert set(served["crowd"]["statuses"]) <= {"200", "429"}
     assert served["grown_mb"] < service.MEMORY_MB
     assert len(sample.small(SCALES["tiny"]).tables[0].rows) == 6
-    assert capsys.readouterr().out.count("\n### ") == 5, "a table of each part but the port"
+    assert capsys.readouterr().out.count("\n### ") == 4, "a table of each part but the port"
