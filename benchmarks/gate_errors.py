@@ -2,7 +2,7 @@
 
 By the default limits; of the embedded digits, and of pictures that you name, which are made narrower and put
 in groups. Honest are trained generators, and unseen images in the drawings' place; of equal classes and of
-unequal ones. The last generator draws what is spoilt. Some fifteen minutes of a core for both:
+unequal ones. The last of them that passes draws what is spoilt. Some fifteen minutes of a core for both:
 
     python -m benchmarks.gate_errors [PATH HEIGHT WIDTH CHANNELS]
 """
@@ -232,9 +232,12 @@ def report(data: Images, *models: GenerativeModel) -> None:
     for name, court, drawn in honest(data, models):
         rows = court.blocks(drawn)
         stopped.append(bool(rows))
+        if not rows:
+            base = court, drawn
         print(f"{name}: {', '.join(rows) or 'passes'}", flush=True)
     low, high = binomtest(sum(stopped), len(stopped)).proportion_ci(method="exact")
     print(f"{sum(stopped)} of {len(stopped)} are stopped ({low:.1%} to {high:.1%}).")
+    court, drawn = base
     kept, today = data.split(0.5)
     keeper = Court.prepare(*kept.split(0.1), cgan.Generator.load().model, SAMPLES)
     for label, left in ((0, 1.0), (4, 0.0), (4, 0.1), (4, 0.5)):
