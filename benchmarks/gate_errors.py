@@ -174,7 +174,7 @@ class Court(NamedTuple):
     ) -> "Court":
         judge = train_judge(train, JudgeParams(), choose_hardware("cpu", "auto"))
         params = EvaluateParams(gan_train_kimg=0.0, samples=samples)
-        conditions = Conditions.of(judge, train, held_out, params, [model])
+        conditions = Conditions.prepare(judge, train, held_out, params, [model])
         return cls(conditions, OutlierModels.fit_images(judge, train, held_out))
 
     def blocks(self, drawn: Tensor) -> list[str]:

@@ -7,7 +7,8 @@ import numpy as np
 from torch import Tensor
 
 from cgan.params.sections import TrainChoices
-from cgan.quality.conditions import METRICS, Conditions, labels_to_draw
+from cgan.quality.conditions import Conditions, labels_to_draw
+from cgan.quality.evaluate import METRICS, measure
 from cgan.quality.evaluation import Evaluation, Score
 from cgan.quality.judge import Judge, accuracy
 from cgan.quality.likeness import find_near_copies
@@ -30,7 +31,7 @@ def report(common: EvaluationSet, judge: Judge, drawn: Tensor) -> Evaluation:
     evaluate = params.evaluate.model_copy(update=changes)
     judge.recipe = params.train_judge
     parts = judge, common.training, common.heldout
-    return Conditions.of(*parts, evaluate, [network]).measure(drawn)
+    return measure(Conditions.prepare(*parts, evaluate, [network]), drawn)
 
 
 def cells(found: Evaluation, keys: tuple[str, ...], of: str = "value") -> list[str]:

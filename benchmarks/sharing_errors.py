@@ -18,12 +18,12 @@ import numpy as np
 import torch
 
 import cgan
+from cgan.base.notebook import silent
 from cgan.data.images import Images, joined
 from cgan.data.read import mnist_sample
 from cgan.drawing.generator import Generator
 from cgan.params.sections import JudgeParams, TrainChoices
 from cgan.privacy.membership import Attack
-from cgan.quality.judge import silent
 
 Found = Iterator[tuple[str, Attack]]
 SHORT = JudgeParams(total_kimg=0.1)  # of the classifiers, which are not looked at

@@ -38,21 +38,21 @@ def test_no_module_is_longer_than_a_reader_s_patience() -> None:
 # raise the ceiling in a commit that says what that pays for.
 CEILINGS = {
     "cgan": 239,
-    "cgan/base": 658,
+    "cgan/base": 670,
     "cgan/data": 1_844,
     "cgan/drawing": 794,
     "cgan/models": 1_415,
-    "cgan/page": 645,
+    "cgan/page": 659,
     "cgan/params": 566,
-    "cgan/pipeline": 2_835,
+    "cgan/pipeline": 2_838,
     "cgan/privacy": 781,
-    "cgan/quality": 2_665,
+    "cgan/quality": 2_581,
     "cgan/service": 351,
     "cgan/stages": 864,
     "cgan/training": 1_631,
     "cgan/utility": 869,
-    "flows": 857,
-    "tests": 12_594,
+    "flows": 856,
+    "tests": 12_556,
 }
 PAGE_LINES = 1_332  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/

@@ -1,8 +1,20 @@
-"""The bar of what takes long, in a terminal or a notebook."""
+"""Progress of what takes long: a bar in a terminal or a notebook, or none."""
 
 import sys
 import warnings
 from collections.abc import Iterator
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Yields the steps, and may show how far they are."""
+
+    def __call__(self, what: str, steps: range, images_a_step: int = 0) -> Iterator[int]: ...
+
+
+def silent(what: str, steps: range, images_a_step: int = 0) -> Iterator[int]:
+    """The Progress that shows nothing."""
+    return iter(steps)
 
 
 def progress_bar(what: str, steps: range, images_a_step: int = 0) -> Iterator[int]:

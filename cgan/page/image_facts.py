@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from cgan.data.images import SPLITS, Images, IntArray, joined
+from cgan.data.images import SPLITS, Images, IntArray, first_copies, joined
 from cgan.models.generative import GenerativeModel
 from cgan.models.sampling import picture_of
 from cgan.quality.judge import Judge, predict
-from cgan.quality.label_errors import doubtful_labels
 from cgan.quality.likeness import nearest_neighbours
 
 TILE_SIZE = (96, 96)  # pixels, at most
@@ -173,3 +173,17 @@ def suspects_facts(data: Images, judge: Judge) -> dict[str, Any]:
         )
     ]
     return {"count": len(suspects), "looked_at": len(judged), "rows": rows}
+
+
+def doubtful_labels(
+    probabilities: NDArray[np.float64], labels: IntArray, groups: IntArray | None = None
+) -> IntArray:
+    """The rows in which the likeliest class is not the label, by how much likelier it is, the most doubtful
+    first. Probabilities [N, classes], labels [N]. Rows of one of the `groups` [N] stand together, where the
+    most doubtful of them would stand alone."""
+    margin = probabilities.max(axis=1) - probabilities[np.arange(len(labels)), labels]
+    rows = np.flatnonzero(probabilities.argmax(axis=1) != labels)
+    rows = rows[np.argsort(-margin[rows], kind="stable")]
+    if groups is not None:
+        rows = rows[np.argsort(first_copies(groups[rows]), kind="stable")]
+    return rows

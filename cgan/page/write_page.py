@@ -45,7 +45,7 @@ def write_page(
     Raises DataError where the evaluation is about another generator, or images or judge are of other classes
     or of another size.
     """
-    if not evaluation.is_of(run.generator.facts):
+    if not evaluation.is_about(run.generator.facts):
         raise DataError(
             "write_page: the evaluation is about another generator than the run's. Evaluate it: "
             "`cgan.evaluate(run.generator, train, held_out)`."

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from cgan.base.files import fingerprint
+from cgan.base.notebook import Progress
 from cgan.base.text import duration
 from cgan.data.images import Images, joined
 from cgan.data.splitting import units_of
@@ -17,7 +18,6 @@ from cgan.models.generative import GenerativeModel
 from cgan.models.hardware import choose_hardware
 from cgan.params.sections import TrainChoices
 from cgan.privacy.membership import BoolArray
-from cgan.quality.judge import Progress
 from cgan.training.auto import Choice, choose
 from cgan.training.fingerprint import determining_facts
 from cgan.training.loop import train_or_make

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cgan.base.errors import CganError, DataError
-from cgan.base.notebook import progress_bar
+from cgan.base.notebook import Progress, progress_bar
 from cgan.base.report import Answer, Cell, Number, Report, Table
 from cgan.base.settings import python_call
 from cgan.base.text import listed, percent
@@ -28,7 +28,6 @@ from cgan.privacy.shadows import announce, draw_like, shadows_of
 from cgan.privacy.utility import known_utility, measured_utility
 from cgan.quality.evaluate import HasModel
 from cgan.quality.evaluation import Evaluation
-from cgan.quality.judge import Progress
 from cgan.quality.likeness import nearest_neighbours
 from cgan.utility.sets import require_comparable, require_seeds
 

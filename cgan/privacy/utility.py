@@ -5,13 +5,14 @@ from functools import partial
 import numpy as np
 import torch
 
+from cgan.base.notebook import Progress
 from cgan.base.report import Number
 from cgan.data.images import Images
 from cgan.data.splitting import units_of
 from cgan.models.hardware import choose_hardware
 from cgan.params.sections import JudgeParams
 from cgan.quality.evaluation import Evaluation
-from cgan.quality.judge import Progress, predict, train_judge
+from cgan.quality.judge import predict, train_judge
 from cgan.utility.effect import DRAWN, Outcome, effect
 from cgan.utility.rounds import with_seed
 
@@ -20,7 +21,7 @@ IMAGES = "images"  # the method beside drawings: the classifier trained on the i
 
 def known_utility(evaluation: Evaluation | None, digest: str | None) -> Number | None:
     """The use that the evaluation of the generator with this digest found; None where it has not asked."""
-    if not evaluation or not evaluation.is_of({"digest": digest}):
+    if not evaluation or not evaluation.is_about({"digest": digest}):
         return None
     found = evaluation.score("gan_train_accuracy")
     known = Number(value=found.value, interval=found.interval, real=found.real)

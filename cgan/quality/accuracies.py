@@ -12,26 +12,26 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from cgan.base.notebook import Progress, silent
 from cgan.data.images import Images
 from cgan.models.hardware import choose_hardware
 from cgan.params.sections import JudgeParams
-from cgan.quality.evaluation import Score
-from cgan.quality.intervals import Estimate, Estimates
-from cgan.quality.judge import Judge, Progress, conditional_accuracy, predict, silent, train_judge
-from cgan.quality.metric import Metric
+from cgan.quality.evaluation import Metric, Score
+from cgan.quality.intervals import Bins, Estimate, Estimates
+from cgan.quality.judge import Judge, conditional_accuracy, predict, train_judge
 
 if TYPE_CHECKING:
-    from cgan.quality.conditions import Conditions, DrawnSet
+    from cgan.quality.conditions import Conditions
+    from cgan.quality.evaluate import DrawnSet
 
 
 def _conditional_accuracy(drawn: DrawnSet) -> Score:
-    """How often the judge sees the class that was asked for. Real images: how often it names the label of a
-    held-out one."""
-    of = drawn.conditions
+    """The share of drawings in which the judge sees the class that was asked for. Real images: the share of
+    held-out ones whose label it names."""
     return replace(
         drawn.score("conditional_accuracy"),
         interval=drawn.accuracy.interval,
-        real_interval=of.judge_accuracy.interval,
+        real_interval=drawn.conditions.judge_accuracy.interval,
     )
 
 
@@ -52,38 +52,32 @@ WORST_CLASS_ACCURACY = Metric(
 
 def drawn_accuracies(conditions: Conditions, judged: Tensor) -> Estimates:
     """The accuracies of drawings that the judge takes for these classes, int64 [N]."""
-    labels, weights = conditions.drawn_labels, conditions.bin_weights["all drawn"]
-    return _accuracies(judged == labels, labels, conditions.classes, weights, weights.shape[1])
+    labels = conditions.drawn_labels
+    return _accuracies(judged == labels, labels, conditions.bins["all drawn"])
 
 
 def heldout_accuracies(conditions: Conditions, predicted: Tensor) -> Estimates:
     """The accuracies of a classifier that predicts these classes, int64 [held-out images]."""
-    return _accuracies(
-        predicted[conditions.shuffled_rows] == conditions.shuffled_labels,
-        conditions.shuffled_labels,
-        conditions.classes,
-        conditions.bin_weights["heldout"],
-        conditions.heldout_cuts,
-    )
+    rows = conditions.shuffled_rows
+    labels = conditions.held_out.tensors.labels[rows]
+    return _accuracies(predicted[rows] == labels, labels, conditions.bins["heldout"])
 
 
-def _accuracies(
-    right: Tensor, labels: Tensor, classes: int, weights: Tensor, bins: int | Tensor
-) -> dict[str, Estimate]:
-    """The mean over the classes that have images, and the worst of them. `right` bool [N]; `weights`
-    [replicates, bins]: how often each one of `bins` of consecutive rows (`Tensor.tensor_split`) is
-    picked."""
-    label_bins = labels.tensor_split(bins)
+def _accuracies(right: Tensor, labels: Tensor, bins: Bins) -> dict[str, Estimate]:
+    """The mean over the classes that have images, and the worst of them. `right` bool [N]."""
+    present, classes = labels.unique(return_inverse=True)
+    bin_of = torch.bucketize(torch.arange(len(labels)), bins.cuts, right=True)
     counts, hits = (
-        torch.stack([of.bincount(n, classes) for of, n in zip(label_bins, counted, strict=True)])
-        for counted in (part.double().tensor_split(bins) for part in (right | True, right))
+        torch.zeros(bins.weights.shape[1], len(present), dtype=torch.float64).index_put_(
+            (bin_of, classes), counted.double(), accumulate=True
+        )
+        for counted in (torch.ones_like(right), right)
     )
-    present = counts.sum(dim=0) > 0
-    by_class = hits.sum(dim=0)[present] / counts.sum(dim=0)[present]
-    sampled_hits, sampled_counts = (weights @ hits)[:, present], (weights @ counts)[:, present]
+    by_class = hits.sum(dim=0) / counts.sum(dim=0)
+    sampled_counts = bins.weights @ counts
     # A replicate may hold no image of a rare class: there it is as in all of them.
     accuracies = torch.where(
-        sampled_counts > 0, sampled_hits / sampled_counts.clamp(min=1), by_class
+        sampled_counts > 0, (bins.weights @ hits) / sampled_counts.clamp(min=1), by_class
     )
     return {
         "conditional_accuracy": Estimate.of(by_class.mean().item(), accuracies.mean(dim=1)),
@@ -91,31 +85,20 @@ def _accuracies(
     }
 
 
-def accuracy_of_guesses(judged: Tensor, labels: Tensor, classes: int, tries: int = 1000) -> float:
-    """The accuracy that answers which have nothing to do with the images get at most, in all but 2.5 % of the
-    cases: its quantile with the answers, `judged`, in random order (a permutation test)."""
-    random = torch.Generator().manual_seed(0)
-    counts = labels.bincount(minlength=classes)
-    # How much a right answer adds to the mean over classes.
-    weights = 1 / counts[labels].double() / int(counts.count_nonzero())
-    orders = (torch.randperm(len(labels), generator=random) for _ in range(tries))
-    accuracies = torch.stack([weights[judged[order] == labels].sum() for order in orders])
-    return float(accuracies.quantile(0.975, interpolation="higher"))
-
-
 def _gan_train_accuracy(drawn: DrawnSet) -> Score | None:
     """Real images: the judge's accuracy, which learnt from real ones."""
     of = drawn.conditions
-    if of.params.gan_train_kimg == 0 or of.not_measurable:
+    if of.params.gan_train_kimg == 0:
         return None
-    rows, held_out = of.rows_in_mix, of.held_out
-    drawings = Images(drawn.pixels[rows], of.drawn_labels[rows], held_out.class_names, notes=())
+    labels = of.drawn_labels[of.rows_in_mix]
+    drawings = Images(drawn.pixels[of.rows_in_mix], labels, of.held_out.class_names, notes=())
     classifier = gan_train(drawings, of.judge, of.params.gan_train_kimg, drawn.progress)
-    predicted = predict(classifier, held_out.tensors.pixels).labels
-    estimate = heldout_accuracies(of, predicted)[CONDITIONAL_ACCURACY.key]
+    pixels, held_out_labels, _ = of.held_out.tensors
+    predicted = predict(classifier, pixels).labels
+    estimate = heldout_accuracies(of, predicted)["conditional_accuracy"]
     return replace(
         estimate.score(of.judge_accuracy.value),
-        interval=conditional_accuracy(predicted, held_out.tensors.labels, of.classes).interval,
+        interval=conditional_accuracy(predicted, held_out_labels, of.classes).interval,
         real_interval=of.judge_accuracy.interval,
     )
 

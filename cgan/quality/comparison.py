@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cgan.base.report import Answer, Cell, Interval, Number, Report, Table
+from cgan.base.report import Answer, Cell, Interval, Kind, Number, Report, Table
 from cgan.base.settings import python_call
 from cgan.quality.evaluation import Evaluation, Score, context_differences
 from cgan.quality.intervals import Estimate
+from cgan.quality.proportions import difference_interval
 
 COLUMNS = ("↑: higher is better", "real images", "A", "B", "B less A", "95 % interval", "B is")
 NOT_ALIKE = (
@@ -22,51 +22,42 @@ NOT_ALIKE = (
 
 @dataclass(frozen=True)
 class Change:
-    """A metric of both, which has values. `interval`: at 95 %, of b - a, where it is known; `alike`: measured
-    on as many images, where the value depends on it."""
+    """A metric that both have. `difference`: b - a, of shares in percentage points; without a value where the
+    metric was measured on other numbers of images, on which it depends."""
 
     a: Score
     b: Score
-    interval: Interval | None
-    alike: bool = True
+    difference: Number
 
     @property
     def verdict(self) -> str:
         """`better`, `worse`, `within chance`, `not compared`, or empty where no interval says it."""
-        if not self.alike:
+        if self.difference.value is None:
             return "not compared"
-        if not self.interval:
+        if not self.difference.interval:
             return ""
-        low, high = self.interval
+        low, high = self.difference.interval
         if low <= 0 <= high:
             return "within chance"
         return "better" if (low > 0) == (self.a.better == "higher") else "worse"
 
-    @property
-    def difference(self) -> Number:
-        """b - a; of shares in percentage points."""
-        assert self.a.value is not None and self.b.value is not None
-        return Number(
-            value=self.b.value - self.a.value if self.alike else None,
-            interval=self.interval,
-            kind="points" if self.a.kind == "share" else "difference",
-        )
-
     def row(self) -> tuple[Cell, ...]:
         """The cells below COLUMNS."""
         name = f"{self.a.name} {'↑' if self.a.better == 'higher' else '↓'}"
-        real = Number(value=self.a.real if self.alike else None, kind=self.a.kind)
-        change = self.difference
-        return name, real, self.a, self.b, change, change.interval_in_words, self.verdict
+        is_alike = self.difference.value is not None
+        real = Number(value=self.a.real if is_alike else None, kind=self.a.kind)
+        interval = self.difference.interval_in_words
+        return name, real, self.a, self.b, self.difference, interval, self.verdict
 
     def facts(self) -> dict[str, Any]:
+        """The values, for programs."""
         values = {"a": self.a.value, "b": self.b.value, "verdict": self.verdict}
-        return {**values, "difference": self.difference.value, "interval": self.interval}
+        return values | {"difference": self.difference.value, "interval": self.difference.interval}
 
 
 @dataclass(frozen=True, repr=False)
 class Comparison(Answer):
-    """`changes`: of each metric that both have, from A to B; none where the two were measured differently, of
+    """Changes from A to B in each metric that both have; none where the two were measured differently, of
     which `conditions` says in what. `is_same`: are both of one generator?"""
 
     changes: Sequence[Change]
@@ -83,7 +74,7 @@ class Comparison(Answer):
 
     @property
     def verdict(self) -> str:
-        """What B is: `better`, `worse`, `better and worse`, `no difference`, or `not compared`."""
+        """`better`, `worse`, `better and worse`, `no difference`, or `not compared`: what B is."""
         if self.conditions:
             return "not compared"
         return " and ".join(filter(self.metrics, ("better", "worse"))) or "no difference"
@@ -119,41 +110,31 @@ class Comparison(Answer):
 
 @python_call
 def compare(a: Evaluation, b: Evaluation) -> Comparison:
-    """How the generator of `b` differs from that of `a`: each metric that both have, with the 95 % interval
+    """Comparison of the generator of `b` with that of `a`: each metric that both have, with the 95 % interval
     of the difference, which covers the drawings and the held-out images. Numbers are compared only where
     both were measured alike: by one judge, on one hold-out, with the same params."""
-    conditions, changes = context_differences(a, b), list[Change]()
+    conditions = context_differences(a, b)
+    changes = []
     for key, score in ({} if conditions else a.metrics).items():
         other = b.score(key)
         if score.value is not None and other.value is not None:
-            alike = not context_differences(a, b, key)
-            interval = change_interval(score, other) if alike else None
-            changes.append(Change(score, other, interval, alike))
+            difference = _difference(score, other)
+            if context_differences(a, b, key):
+                difference = Number(kind=difference.kind)
+            changes.append(Change(score, other, difference))
     digests = [each.context.get("generator_digest") for each in (a, b)]
     return Comparison(changes, conditions, digests[0] == digests[1] is not None)
 
 
-def change_interval(a: Score, b: Score) -> Interval | None:
-    """The interval of b - a; None where it is not known.
-
-    Where both have replicates, it is the gate's interval: both had the same latents and real images, which
-    were resampled alike. Elsewhere it is put together.
-    """
+def _difference(a: Score, b: Score) -> Number:
+    """b - a, of scores that have values. Where both have replicates, the interval is the gate's: both had the
+    same latents and real images, which were resampled alike. Elsewhere it is put together, where both have
+    one."""
     assert a.value is not None and b.value is not None
+    interval: Interval | None = None
     if a.replicates and b.replicates:
-        return (Estimate.of_score(b) - Estimate.of_score(a)).interval
-    if a.interval and b.interval:
-        return difference_interval(a.value, a.interval, b.value, b.interval)
-    return None
-
-
-def difference_interval(a: float, of_a: Interval, b: float, of_b: Interval) -> Interval:
-    """The interval of b - a, from those of both (Newcombe, Statistics in Medicine 17, 1998, method 10).
-
-    It takes them for independent. Here both were measured with the same latents and the same real images,
-    so that this is rather too wide than too narrow.
-    """
-    change = b - a
-    low = change - math.hypot(b - of_b[0], of_a[1] - a)
-    high = change + math.hypot(of_b[1] - b, a - of_a[0])
-    return low, high
+        interval = (Estimate.of_score(b) - Estimate.of_score(a)).interval
+    elif a.interval and b.interval:
+        interval = difference_interval(a.value, a.interval, b.value, b.interval)
+    kind: Kind = "points" if a.kind == "share" else "difference"
+    return Number(value=b.value - a.value, interval=interval, kind=kind)

@@ -1,8 +1,7 @@
-"""The conditions under which generators are measured alike, and what is measured under them: METRICS.
+"""Conditions under which generators are measured alike: judge, hold-out, latents, labels and class mix.
 
-Two generators are compared under equal conditions: the judge, the hold-out, the latents, the labels and the
-class mix. Sets are compared at the mix of the held-out images, for drawings, held-out and training images
-alike; accuracies are means over classes.
+Sets are compared at the mix of the held-out images, for drawings, held-out and training images alike;
+accuracies are means over classes.
 
 Drawings, held-out and training images are resampled in up to MAX_BINS bins of consecutive rows, not image by
 image; held-out images of a group are in one bin where there are MIN_GROUPS or more. So an interval covers the
@@ -23,39 +22,13 @@ import torch
 from torch import Tensor
 
 from cgan.base.errors import DataError
-from cgan.base.text import percent
 from cgan.data.images import Images, first_copies, pixels_digest
 from cgan.models.generative import GenerativeModel
 from cgan.models.model_file import digest_of
 from cgan.params.sections import EvaluateParams
-from cgan.quality import accuracies, diversity, feature_metrics, likeness
-from cgan.quality.evaluation import ClassScores, Evaluation, Score
-from cgan.quality.intervals import JACKKNIFE_PARTS, Estimate, Estimates, bootstrap_weights
-from cgan.quality.judge import (
-    Accuracy,
-    Judge,
-    Prediction,
-    Progress,
-    conditional_accuracy,
-    predict,
-    silent,
-)
-from cgan.quality.metric import Metric
-
-# All metrics, in the order in which they are shown.
-METRICS: dict[str, Metric] = {
-    metric.key: metric
-    for metric in (
-        feature_metrics.FRECHET_DISTANCE,  # accuracy is not first: a weak judge says little by it
-        accuracies.CONDITIONAL_ACCURACY,
-        feature_metrics.COVERAGE,
-        feature_metrics.RECALL,
-        accuracies.WORST_CLASS_ACCURACY,
-        diversity.WORST_CLASS_DIVERSITY,
-        accuracies.GAN_TRAIN_ACCURACY,
-        likeness.COPIES,
-    )
-}
+from cgan.quality import accuracies, feature_metrics, likeness
+from cgan.quality.intervals import JACKKNIFE_PARTS, Bins, Estimates, bootstrap_weights
+from cgan.quality.judge import Judge, Prediction, conditional_accuracy, predict
 
 # What takes the place of drawings in real images' scores, with the judge's memorisation bias known or not.
 # These words are part of a run's context: runs are compared by them.
@@ -66,8 +39,7 @@ REAL_WITH_BIAS = (
 # Of fewer than 35 drawings, all right would not show that 90 % are (Wilson's interval).
 MIN_DRAWINGS_PER_CLASS = 100
 # Seconds of a core that drawing what is judged may take; more only for MIN_DRAWINGS_PER_CLASS.
-MAX_DRAWING_S = 60.0
-# Bins of a set, each resampled as a whole: their sums are taken once, not in each replicate.
+MAX_JUDGED_DRAWINGS_S = 60.0
 MAX_BINS = 200
 MIN_GROUPS = 10  # held out; fewer don't show how they vary, and one would have no noise at all
 
@@ -85,9 +57,9 @@ class Conditions:
     about equally many of each; `rows_in_mix`, those that have the hold-out's class mix.
 
     Distances compare the first `distance_images` of these, or of the training images, with the hold-out;
-    neighbours are looked for among the `block_size` real images of `heldout_block`. `bin_weights` and
-    `part_weights` float64 [replicates, bins or parts]: how often each one of a source is picked in each
-    replicate. The jackknife's parts are of equal size: a cut may divide a group.
+    neighbours are looked for among the `block_size` real images of `heldout_block`. `bins` and `part_weights`
+    say how each source is resampled, by the bootstrap and by the jackknife, whose parts are of equal size: a
+    cut may divide a group.
 
     Raises DataError where there are too few images for recall.
     """
@@ -102,7 +74,7 @@ class Conditions:
     drawn_labels: Tensor
 
     @classmethod
-    def of(
+    def prepare(
         cls,
         judge: Judge,
         train: Images,
@@ -129,20 +101,19 @@ class Conditions:
         )
 
     def __post_init__(self) -> None:
-        self.classes = self.heldout.logits.shape[1]
-        labels = self.held_out.tensors.labels
-        self.heldout_counts = torch.bincount(labels, minlength=self.classes)
-        self.rows_in_mix = rows_in_class_mix(self.drawn_labels, self.heldout_counts)
-        count = self.distance_images = min(len(self.rows_in_mix), len(self.training_features))
-        self.block_size = min(len(labels), feature_metrics.MAX_BLOCK_IMAGES, count)
+        _, labels, counts = self.held_out.tensors
+        self.classes = len(counts)
+        self.rows_in_mix = rows_in_class_mix(self.drawn_labels, counts)
+        self.distance_images = min(len(self.rows_in_mix), len(self.training_features))
+        self.block_size = min(len(labels), feature_metrics.MAX_BLOCK_IMAGES, self.distance_images)
         if self.block_size <= feature_metrics.NEIGHBOURS:
             raise DataError(
                 f"the hold-out has {len(labels)} images and the training part {len(self.train)}, but recall "
                 f"needs more than {feature_metrics.NEIGHBOURS} of each, with the same mix of classes. Hold "
                 "out a larger fraction, or add images."
             )
-        self.training_features = self.training_features[:count]
-        self.training_labels = self.training_labels[:count]
+        self.training_features = self.training_features[: self.distance_images]
+        self.training_labels = self.training_labels[: self.distance_images]
         self.judge_accuracy = conditional_accuracy(self.heldout.labels, labels, self.classes)
         groups = None
         if self.held_out.groups is not None and len(np.unique(self.held_out.groups)) >= MIN_GROUPS:
@@ -150,54 +121,40 @@ class Conditions:
         random = torch.Generator().manual_seed(self.params.seed)
         # A CSV can be sorted by class: a part of the hold-out is picked from all of it.
         rows = self.shuffled_rows = _shuffled_rows(len(labels), groups, random)
-        self.shuffled_labels = labels[rows]
-        self.shuffled_features = self.heldout.features[rows]
-        block_rows = rows_in_class_mix(self.shuffled_labels, self.heldout_counts)[: self.block_size]
+        block_rows = rows_in_class_mix(labels[rows], counts)[: self.block_size]
         if groups is not None:
             block_rows = block_rows.sort().values  # groups stand together
-        self.heldout_block = self.shuffled_features[block_rows]
-        self.heldout_cuts = _cuts(len(labels), None if groups is None else groups[rows])
-        # The order in which these are picked is part of what a seed means.
-        bins: dict[Source, int] = {
-            "heldout": len(self.heldout_cuts) + 1,
-            "drawn": min(MAX_BINS, count),
-            "all drawn": min(MAX_BINS, len(self.drawn_labels)),
-            "training": min(MAX_BINS, count),
+        self.heldout_block = self.heldout.features[rows][block_rows]
+        cuts: dict[Source, Tensor] = {
+            "heldout": _cuts(len(labels), None if groups is None else groups[rows]),
+            "drawn": _cuts(self.distance_images),
+            "all drawn": _cuts(len(self.drawn_labels)),
+            "training": _cuts(self.distance_images),
         }
-        self.bin_weights = {name: bootstrap_weights(bins[name], random) for name in bins}
-        del bins["all drawn"]  # whose accuracy has no jackknife
-        self.part_weights = {name: bootstrap_weights(JACKKNIFE_PARTS, random) for name in bins}
+        # The order in which these are picked is part of what a seed means.
+        self.bins = {
+            name: Bins(each, bootstrap_weights(len(each) + 1, random))
+            for name, each in cuts.items()
+        }
+        del cuts["all drawn"]  # whose accuracy has no jackknife
+        self.part_weights = {name: bootstrap_weights(JACKKNIFE_PARTS, random) for name in cuts}
 
     @cached_property
     def heldout_gaussians(self) -> feature_metrics.Gaussians:
-        """Of the hold-out and its replicates."""
-        weights = self.bin_weights["heldout"]
-        return feature_metrics.Gaussians.of(self.shuffled_features, weights, self.heldout_cuts)
+        """The moments of the hold-out and its replicates."""
+        features = self.heldout.features[self.shuffled_rows]
+        return feature_metrics.Gaussians.of(features, self.bins["heldout"])
 
     @cached_property
     def bias(self) -> Estimates:
-        """What the judge knows of training images by heart; empty where too few are held out."""
+        """The judge's memorisation bias; empty where too few are held out."""
         return feature_metrics.memorisation_bias(self)
 
     @cached_property
     def real(self) -> Estimates:
-        """What real images get in place of drawings."""
-        return {
-            **accuracies.heldout_accuracies(self, self.heldout.labels),
-            **feature_metrics.real_estimates(self),
-        }
-
-    @cached_property
-    def not_measurable(self) -> str:
-        """Why nothing is measured through the judge, where it may be no better than one that guesses."""
-        accuracy, labels = self.judge_accuracy.value, self.held_out.tensors.labels
-        guesses = accuracies.accuracy_of_guesses(self.heldout.labels, labels, self.classes)
-        if accuracy > guesses + 1e-9:
-            return ""
-        return (
-            f"the judge classifies {percent(accuracy)} of the held-out images correctly (mean over the "
-            f"classes), and answers that have nothing to do with the images get up to {percent(guesses)}"
-        )
+        """The estimates of real images in place of drawings."""
+        of_heldout = accuracies.heldout_accuracies(self, self.heldout.labels)
+        return {**of_heldout, **feature_metrics.real_estimates(self)}
 
     def context(self, generator_digest: str) -> dict[str, Any]:
         """The circumstances that every number depends on, whoever measured it. Two generators' numbers can be
@@ -224,83 +181,6 @@ class Conditions:
             context["held_out_groups"] = pixels_digest(first_copies(self.held_out.groups))
         return context | {"neighbours": feature_metrics.NEIGHBOURS}
 
-    def measure(
-        self, drawn: Tensor, progress: Progress = silent, prediction: Prediction | None = None
-    ) -> Evaluation:
-        """Evaluate drawings, uint8 [N, C, H, W] of the classes `drawn_labels`, beside real images;
-        `prediction`: the judge's for them, where it is known."""
-        drawings = DrawnSet(self, drawn, prediction or predict(self.judge, drawn), progress)
-        return Evaluation(
-            metrics={key: metric.score(drawings) for key, metric in METRICS.items()},
-            classes=drawings.classes(),
-            confusion=drawings.accuracy.confusion.tolist(),
-            not_measurable=self.not_measurable,
-            class_names=self.train.class_names if self.train.is_named else None,
-        )
-
-
-@dataclass(eq=False)
-class DrawnSet:
-    """Drawings: `pixels` uint8 [N, C, H, W] of the classes `conditions.drawn_labels`, and the judge's
-    `prediction` for them. What is derived, for several metrics, is computed once. `progress` shows how far a
-    training is."""
-
-    conditions: Conditions
-    pixels: Tensor
-    prediction: Prediction
-    progress: Progress
-
-    @cached_property
-    def accuracy(self) -> Accuracy:
-        of = self.conditions
-        return conditional_accuracy(self.prediction.labels, of.drawn_labels, of.classes)
-
-    @cached_property
-    def estimates(self) -> Estimates:
-        """Of the metrics that have replicates, and of which `Conditions.real` has what real images get."""
-        of, prediction = self.conditions, self.prediction
-        in_mix = prediction.features[of.rows_in_mix]
-        return {
-            **accuracies.drawn_accuracies(of, prediction.labels),
-            **feature_metrics.feature_estimates(of, in_mix, "drawn"),
-        }
-
-    def score(self, key: str) -> Score:
-        """Of a metric among the `estimates`."""
-        return self.estimates[key].score(self.conditions.real[key])
-
-    @cached_property
-    def diversities(self) -> Sequence[Estimate | None]:
-        """Of each class."""
-        return diversity.diversity_by_class(
-            self.pixels, self.conditions.drawn_labels, self.conditions.train
-        )
-
-    @cached_property
-    def near_copies(self) -> likeness.NearCopies:
-        of, labels = self.conditions, self.conditions.drawn_labels
-        return likeness.find_near_copies(self.pixels, labels, of.train, of.held_out, of.params.seed)
-
-    def classes(self) -> list[ClassScores]:
-        """Each class by itself."""
-        of, copies = self.conditions, self.near_copies
-        accuracy = None if of.not_measurable else self.accuracy
-        return [
-            ClassScores(
-                heldout=int(of.heldout_counts[label]),
-                accuracy=accuracy.by_class[label] if accuracy else None,
-                accuracy_interval=accuracy.interval_by_class[label] if accuracy else None,
-                real_accuracy=of.judge_accuracy.by_class[label],
-                diversity=diverse.value if diverse else None,
-                diversity_interval=diverse.interval if diverse else None,
-                copies=int(copies.is_copy[copies.labels == label].sum()),
-                compared=int((copies.labels == label).sum()),
-                real_copies=int(copies.real_by_class[label, 0]),
-                real_compared=int(copies.real_by_class[label, 1]),
-            )
-            for label, diverse in enumerate(self.diversities)
-        ]
-
 
 def labels_to_draw(classes: int, params: EvaluateParams, seconds: float = 0.0) -> Tensor:
     """The class of each drawing, int64 [N], the classes in turn: more than `samples` where there are many
@@ -308,7 +188,7 @@ def labels_to_draw(classes: int, params: EvaluateParams, seconds: float = 0.0) -
     fewest = MIN_DRAWINGS_PER_CLASS * classes
     count = max(params.samples, fewest)
     if seconds:
-        count = min(count, max(fewest, int(MAX_DRAWING_S / seconds)))
+        count = min(count, max(fewest, int(MAX_JUDGED_DRAWINGS_S / seconds)))
     return torch.arange(count) % classes
 
 
@@ -342,7 +222,7 @@ def _shuffled_rows(count: int, groups: Tensor | None, random: torch.Generator) -
     return order[first[units].argsort(stable=True)]
 
 
-def _cuts(images: int, groups: Tensor | None) -> Tensor:
+def _cuts(images: int, groups: Tensor | None = None) -> Tensor:
     """The first rows of all bins of so many images but the first one: int64 [bins - 1]. With `groups`
     [images], each bin begins with a group."""
     bins = min(MAX_BINS, images)

@@ -1,4 +1,4 @@
-"""How diverse the drawings of each class are, beside its real images.
+"""Diversity of the drawings of each class, beside its real images.
 
 Clark and Evans (Ecology 35, 1954) tell clustered points from scattered ones by the mean distance to the
 nearest neighbour, as a fraction of what is expected. Here real images say what is expected, and the distance
@@ -18,15 +18,14 @@ from torch import Tensor
 
 from cgan.data.images import Images
 from cgan.models.hardware import available_threads, parts_on_threads
-from cgan.quality.evaluation import Score
+from cgan.quality.evaluation import Metric, Score
 from cgan.quality.intervals import Estimate, bootstrap_weights, jackknife_replicates
 from cgan.quality.likeness import pairwise_distances
-from cgan.quality.metric import Metric
 
 # Images among which an image has its nearest one; at most half of a class's. More tell more of repeats, and
 # less of spread.
 MAX_OTHERS = 24
-MAX_COMPARED = 250  # images of a class, drawn and real
+MAX_DIVERSITY_IMAGES = 250  # images of a class, drawn and real
 COPY_DISTANCE = 0.01  # of copies: the distance of two is 0, but for rounding
 
 
@@ -52,7 +51,6 @@ WORST_CLASS_DIVERSITY = Metric(
     meaning=f"how far a drawing is from the most similar of {MAX_OTHERS} others, moved ones included, in the "
     "class that fares worst; 1 is like real",
     kind="number",
-    by_judge=False,
     measure=lambda drawn: diversity_score(drawn.diversities),
 )
 
@@ -70,8 +68,8 @@ def diversity_by_class(drawn: Tensor, labels: Tensor, training: Images) -> list[
         random = torch.Generator().manual_seed(label)
         real = training.tensors.pixels[training.tensors.labels == label]
         real = real.unique(dim=0)  # a CSV can hold one twice
-        real = real[torch.randperm(len(real), generator=random)[:MAX_COMPARED]]
-        drawings = drawn[labels == label][:MAX_COMPARED]
+        real = real[torch.randperm(len(real), generator=random)[:MAX_DIVERSITY_IMAGES]]
+        drawings = drawn[labels == label][:MAX_DIVERSITY_IMAGES]
         others = min(MAX_OTHERS, min(len(real), len(drawings)) // 2 - 1)
         if others < 1:
             return None

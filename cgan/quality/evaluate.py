@@ -1,15 +1,18 @@
-"""`cgan.evaluate`: how good a generator's drawings are, beside real images, by a judge."""
+"""`cgan.evaluate`: a generator's drawings beside real images, by a judge; and METRICS, what it measures."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 import numpy as np
+from torch import Tensor
 
 from cgan.base.errors import DataError
-from cgan.base.notebook import progress_bar
+from cgan.base.notebook import Progress, progress_bar, silent
+from cgan.base.report import Number
 from cgan.base.settings import python_call
 from cgan.base.text import listed
 from cgan.data.images import Images, image_digests
@@ -18,9 +21,35 @@ from cgan.models.hardware import choose_hardware
 from cgan.models.model_file import digest_of
 from cgan.params.checks import check_section
 from cgan.params.sections import EvaluateParams, JudgeParams
+from cgan.quality import accuracies, diversity, feature_metrics, likeness
 from cgan.quality.conditions import Conditions
-from cgan.quality.evaluation import Evaluation, Score
-from cgan.quality.judge import Judge, Progress, accuracy, require_judge_of, train_judge
+from cgan.quality.evaluation import ClassScores, Evaluation, Metric, Score
+from cgan.quality.intervals import Estimate, Estimates
+from cgan.quality.judge import (
+    Accuracy,
+    Judge,
+    Prediction,
+    accuracy,
+    conditional_accuracy,
+    predict,
+    require_judge_of,
+    train_judge,
+)
+
+# All metrics, in the order in which they are shown.
+METRICS: dict[str, Metric] = {
+    metric.key: metric
+    for metric in (
+        feature_metrics.FRECHET_DISTANCE,  # accuracy is not first: a weak judge says little by it
+        accuracies.CONDITIONAL_ACCURACY,
+        feature_metrics.COVERAGE,
+        feature_metrics.RECALL,
+        accuracies.WORST_CLASS_ACCURACY,
+        diversity.WORST_CLASS_DIVERSITY,
+        accuracies.GAN_TRAIN_ACCURACY,
+        likeness.COPIES,
+    )
+}
 
 
 class HasModel(Protocol):
@@ -41,7 +70,7 @@ def evaluate(
     progress: Progress = progress_bar,
     **params: Any,
 ) -> Evaluation:
-    """How good a generator's drawings are, beside real images.
+    """Evaluation of a generator's drawings, beside real images.
 
     `train`: the images that it learnt from; `held_out`: others of the same classes and size, which neither
     it nor the judge has seen. `judge`: a network that was trained to name the classes of `train`
@@ -62,13 +91,98 @@ def evaluate(
         hardware = choose_hardware(str(model.device), "auto")
         judge = train_judge(train, JudgeParams(), hardware, partial(progress, "judge"))
     require_judge_of(judge, train)
-    conditions = Conditions.of(judge.to(model.device), train, held_out, how, [model])
-    evaluation = conditions.measure(model.draw(conditions.drawn_labels, how.seed), progress)
+    conditions = Conditions.prepare(judge.to(model.device), train, held_out, how, [model])
+    drawn = model.draw(conditions.drawn_labels, how.seed)
+    on_test_set = None
+    if test:  # it may have no images
+        right = accuracy(judge, test)
+        on_test_set = Number(value=right.value, interval=right.interval)
     return replace(
-        evaluation,
+        measure(conditions, drawn, progress=progress),
         context=conditions.context(digest_of(model.state_dict())),
-        judge_on_test_set=_on_test_set(judge, test) if test else None,  # it may have no images
+        judge_on_test_set=on_test_set,
     )
+
+
+def measure(
+    conditions: Conditions,
+    drawn: Tensor,
+    prediction: Prediction | None = None,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Evaluation of drawings uint8 [N, C, H, W] of the classes `conditions.drawn_labels`, beside real images;
+    `prediction`: the judge's for them, where it is known."""
+    prediction = prediction or predict(conditions.judge, drawn)
+    drawings = DrawnSet(conditions, drawn, prediction, progress)
+    return Evaluation(
+        metrics={key: metric.score(drawings) for key, metric in METRICS.items()},
+        classes=drawings.classes(),
+        confusion=drawings.accuracy.confusion.tolist(),
+        class_names=conditions.train.class_names if conditions.train.is_named else None,
+    )
+
+
+@dataclass(eq=False)
+class DrawnSet:
+    """Drawings: `pixels` uint8 [N, C, H, W] of the classes `conditions.drawn_labels`, and the judge's
+    `prediction` for them. What is derived, for several metrics, is computed once. `progress` shows how far a
+    training is."""
+
+    conditions: Conditions
+    pixels: Tensor
+    prediction: Prediction
+    progress: Progress
+
+    @cached_property
+    def accuracy(self) -> Accuracy:
+        of = self.conditions
+        return conditional_accuracy(self.prediction.labels, of.drawn_labels, of.classes)
+
+    @cached_property
+    def estimates(self) -> Estimates:
+        """The metrics that have replicates, for which `Conditions.real` has what real images get."""
+        of = self.conditions
+        in_mix = self.prediction.features[of.rows_in_mix]
+        return {
+            **accuracies.drawn_accuracies(of, self.prediction.labels),
+            **feature_metrics.feature_estimates(of, in_mix, "drawn"),
+        }
+
+    def score(self, key: str) -> Score:
+        """The score of a metric among the `estimates`."""
+        return self.estimates[key].score(self.conditions.real[key])
+
+    @cached_property
+    def diversities(self) -> Sequence[Estimate | None]:
+        """The diversity of each class."""
+        of = self.conditions
+        return diversity.diversity_by_class(self.pixels, of.drawn_labels, of.train)
+
+    @cached_property
+    def near_copies(self) -> likeness.NearCopies:
+        of = self.conditions
+        images = of.train, of.held_out
+        return likeness.find_near_copies(self.pixels, of.drawn_labels, *images, of.params.seed)
+
+    def classes(self) -> list[ClassScores]:
+        """Each class by itself."""
+        of = self.conditions
+        copies = self.near_copies
+        return [
+            ClassScores(
+                heldout=int(of.held_out.counts[label]),
+                accuracy=self.accuracy.by_class[label],
+                accuracy_interval=self.accuracy.interval_by_class[label],
+                real_accuracy=of.judge_accuracy.by_class[label],
+                diversity=diverse.value if diverse else None,
+                diversity_interval=diverse.interval if diverse else None,
+                copies=int(copies.is_copy[copies.labels == label].sum()),
+                compared=int((copies.labels == label).sum()),
+                real_copies=int(copies.real_by_class[label, 0]),
+                real_compared=int(copies.real_by_class[label, 1]),
+            )
+            for label, diverse in enumerate(self.diversities)
+        ]
 
 
 def require_matching(
@@ -96,12 +210,6 @@ def require_matching(
 
 
 def shared_images(train: Images, held_out: Images) -> int:
-    """How many of the held-out images are training images, too."""
+    """Number of the held-out images that are training images, too."""
     held, trained = (image_digests(part.pixels) for part in (held_out, train))
     return int(np.isin(held, trained).sum())
-
-
-def _on_test_set(judge: Judge, test: Images) -> Score:
-    """How often the judge is right there."""
-    right = accuracy(judge, test)
-    return Score(value=right.value, interval=right.interval, details={"images": len(test)})

@@ -1,4 +1,4 @@
-"""How good a generator's drawings are: what `evaluate` measured, as evaluation.json and as a report.
+"""Answer of `cgan.evaluate`: scores of a generator's drawings beside real images, as a report and as JSON.
 
 A score says what its metric is. So whoever shows a number (page, card, tables, service) reads it here alone.
 """
@@ -6,10 +6,10 @@ A score says what its metric is. So whoever shows a number (page, card, tables, 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cgan.base.errors import CganError
 from cgan.base.files import read_json, write_json
@@ -17,13 +17,15 @@ from cgan.base.report import CANNOT_TELL, Answer, Interval, Kind, Number, Report
 from cgan.base.text import percent
 from cgan.quality.proportions import joint_z, proportion_interval
 
+if TYPE_CHECKING:
+    from cgan.quality.evaluate import DrawnSet
+
 # Keys of a context in which evaluations may differ and be compared. Of fewer drawings intervals are wider.
 FREE_KEYS = {"generator_digest", "drawn_images"}
 # Of real images' accuracy, from end to end: above, the sentence gives the interval.
 WIDE_INTERVAL = 0.05
-ABOVE_REAL = (
-    "odd ones are misread more often"  # why drawings can be right more often than real images
-)
+# Why drawings can be right more often than real images.
+ABOVE_REAL = "odd ones are misread more often"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,20 +46,40 @@ class MetricFacts:
 class Score(Number, MetricFacts):
     """A metric's `value` with its 95 % interval, and `real`: what real images get in place of drawings.
 
-    `replicates` and `real_replicates`: by the bootstrap, or with the variance of a jackknife, less the value
-    (`quality.intervals`); generators that were measured alike had the same latents and images, which were
-    resampled alike. `details`: other numbers by their names.
+    `replicates` and `real_replicates`: less the value (`quality.intervals`); generators that were measured
+    alike had the same latents and images, which were resampled alike.
     """
 
     real_interval: Interval | None = None
     replicates: Sequence[float] = field(default=(), repr=False)
     real_replicates: Sequence[float] = field(default=(), repr=False)
-    details: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric(MetricFacts):
+    """A metric, which stands beside its formula. `measure`: its numbers for drawings, None where they are not
+    known; without it, they are the estimate with its key."""
+
+    measure: Callable[[DrawnSet], Score | None] | None = None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {fact.name: getattr(self, fact.name) for fact in fields(MetricFacts)}
+
+    def score(self, drawn: DrawnSet) -> Score:
+        """The numbers of drawings, with what they mean; an interval within what the metric can be."""
+        found = self.measure(drawn) if self.measure else drawn.score(self.key)
+        found = replace(found or Score(), **self.facts)
+        if not found.interval:
+            return found
+        low, high = found.interval
+        most = 1.0 if self.kind == "share" else math.inf
+        return replace(found, interval=(max(0.0, low), min(most, high)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassScores:
-    """A class by itself; None where too few images show it. `heldout`: its held-out images.
+    """Scores of a class; None where too few images show them. `heldout`: its held-out images.
 
     `accuracy`: share of the drawings asked for that the judge takes for it; `real_accuracy`: of its held-out
     images. `diversity`: as a fraction of that of its training images. `copies`: how many of `compared`
@@ -79,24 +101,22 @@ class ClassScores:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Evaluation(Answer):
-    """The measurements of a generator's drawings, beside real images.
+    """Measurements of a generator's drawings, beside real images.
 
     `metrics`: by their keys; `classes`: a row each, in the order of the labels. `confusion`: drawings by the
     class asked for and the one that the judge sees. `context`: what every number depends on;
-    `context_differences` says whether two evaluations can be compared. `not_measurable`: why metrics have no
-    value, where the judge may be no better than one that guesses. `min_judge_accuracy`: on real images; a
-    judge below it cannot tell how good drawings are. `judge_on_test_set`: how often the judge is right on the
-    data's own test set, where there is one.
+    `context_differences` says whether two evaluations can be compared. `min_judge_accuracy`: on real images;
+    a judge below it cannot tell how good drawings are. `judge_on_test_set`: how often the judge is right on
+    the data's own test set, where there is one.
     """
 
     metrics: Mapping[str, Score]
     classes: Sequence[ClassScores] = ()
     confusion: Sequence[Sequence[int]] = ()
     context: Mapping[str, Any] = field(default_factory=dict)
-    not_measurable: str = ""
     min_judge_accuracy: float = 0.9
     class_names: Sequence[str] | None = None
-    judge_on_test_set: Score | None = None
+    judge_on_test_set: Number | None = None
 
     def score(self, key: str) -> Score:
         """The score of a metric; without a value where it was not measured."""
@@ -112,32 +132,27 @@ class Evaluation(Answer):
         """The names of the classes; their numbers where they have none."""
         return [*(self.class_names or map(str, range(len(self.classes))))]
 
-    def is_of(self, facts: Mapping[str, Any]) -> bool:
-        """Is it about the generator that has these facts? No, where the facts have no digest."""
+    def is_about(self, facts: Mapping[str, Any]) -> bool:
+        """Whether it is about the generator that has these facts; no, where they have no digest."""
         digest = facts.get("digest")
         return digest is not None and bool(self.context.get("generator_digest") == digest)
 
-    def comparable(self, key: str = "") -> dict[str, Any]:
-        """The part of the context that has to be equal in an evaluation that is compared; with a metric's
-        key, where this metric is."""
-        sample_sizes = {score.sample_size for score in self.metrics.values()}
-        free = FREE_KEYS | sample_sizes - {self.score(key).sample_size}
-        return {name: value for name, value in self.context.items() if name not in free}
-
     @property
     def judge_weakness(self) -> str:
-        """Why the judge cannot tell how good the drawings are; empty where it can."""
+        """Why the judge cannot tell how good the drawings are; empty where it can. Whoever calls a class or a
+        run good asks this first."""
         real = self.score("conditional_accuracy").real
-        if self.not_measurable or real is None or real >= self.min_judge_accuracy:
-            return self.not_measurable
+        if real is None or real >= self.min_judge_accuracy:
+            return ""
         needed = percent(self.min_judge_accuracy, 0)
         return f"it is right on only {percent(real)} of real images, where {needed} are needed"
 
     def shares_of_real(self, label: int) -> tuple[float, float]:
-        """What a class's accuracy and its diversity are of real images', at the near ends of intervals at
+        """Accuracy and diversity of a class as fractions of real images', at the near ends of intervals at
         95 % for all classes together (Bonferroni): below 1, it is clearly behind in one of them, whatever
         chance explains. Infinite where it is not known."""
-        row, z = self.classes[label], joint_z(len(self.classes))
+        row = self.classes[label]
+        z = joint_z(len(self.classes))
         accuracy = diversity = math.inf
         if row.accuracy is not None and row.real_accuracy:
             _, high = proportion_interval(row.accuracy, sum(self.confusion[label]), z)
@@ -191,15 +206,16 @@ class Evaluation(Answer):
         return Report(
             question="How good are the drawings?",
             verdict=CANNOT_TELL if self.judge_weakness else "",
-            sentence=" ".join(f"{part.removesuffix('.')}." for part in self._parts(training_s)),
+            sentence=" ".join(f"{part}." for part in self._parts(training_s)),
             tables=[of_metrics, of_classes] if self.classes else [of_metrics],
             facts=asdict(self),
         )
 
     def _parts(self, training_s: float | None) -> Iterator[str]:
-        """Of the sentence: `Legible: 99.4 % (real images 98.6 %; odd ones are misread more often)`, `Varied:
-        recall 89 % (real images 93 %)`, `Weakest class: 9 (94 % as diverse as real images)`. In place of
-        these by a weak judge: what a classifier learns from the drawings, and what would make it tell."""
+        """Parts of the sentence: `Legible: 99.4 % (real images 98.6 %; odd ones are misread more often)`,
+        `Varied: recall 89 % (real images 93 %)`, `Weakest class: 9 (94 % as diverse as real images)`. In
+        place of these by a weak judge: what a classifier learns from the drawings, and what would make it
+        tell."""
         accuracy, gan_train = map(self._beside_real, ("conditional_accuracy", "gan_train_accuracy"))
         recall, copies = map(self._beside_real, ("recall", "copies"))
         if self.judge_weakness:
@@ -237,9 +253,7 @@ class Evaluation(Answer):
     def _beside_real(self, key: str) -> tuple[float, float] | None:
         """The value of a metric, and that of real images; None where one of them is not known."""
         score = self.score(key)
-        if score.value is None or score.real is None or not math.isfinite(score.value):
-            return None
-        return score.value, score.real
+        return None if score.value is None or score.real is None else (score.value, score.real)
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""
@@ -250,7 +264,7 @@ class Evaluation(Answer):
         """Raises CganError for a file that is absent, damaged, or that this version cannot read."""
         facts = read_json(path)
         try:
-            return cls.of_json(facts)
+            return cls.from_json(facts)
         except (KeyError, TypeError, ValueError, AttributeError):
             raise CganError(
                 f"{path}: this version cannot read the evaluation in it. Write it again: `dvc repro --force "
@@ -258,35 +272,31 @@ class Evaluation(Answer):
             ) from None
 
     @classmethod
-    def of_json(cls, facts: Mapping[str, Any]) -> Evaluation:
+    def from_json(cls, facts: Mapping[str, Any]) -> Evaluation:
         """The evaluation whose report has these facts. Raises KeyError, TypeError, ValueError or
         AttributeError where they are no evaluation's."""
+        on_test_set = facts.get("judge_on_test_set")
+        parts = {
+            "metrics": {key: Score(**_known(Score, row)) for key, row in facts["metrics"].items()},
+            "classes": [
+                ClassScores(**_known(ClassScores, row)) for row in facts.get("classes", ())
+            ],
+            "judge_on_test_set": Number(**_known(Number, on_test_set)) if on_test_set else None,
+        }
         own = {part.name: facts[part.name] for part in fields(cls) if part.name in facts}
-        on_test_set = own.pop("judge_on_test_set", None)
-        return cls(
-            metrics={key: Score(**_tuples(row)) for key, row in own.pop("metrics").items()},
-            classes=[ClassScores(**_tuples(row)) for row in own.pop("classes", ())],
-            judge_on_test_set=Score(**_tuples(on_test_set)) if on_test_set else None,
-            **own,
-        )
-
-
-def stated_evaluation(facts: Mapping[str, Any]) -> Evaluation | None:
-    """The evaluation that a generator's file states, as the package's own does; None where it states none."""
-    quality = facts.get("quality")
-    return Evaluation.of_json(quality) if quality else None
+        return cls(**own | parts)
 
 
 def context_differences(a: Evaluation, b: Evaluation, key: str = "") -> dict[str, tuple[Any, Any]]:
     """Where the contexts of two evaluations differ in what all their numbers depend on, or one metric's;
     empty if they can be compared."""
-    of_a, of_b = a.comparable(key), b.comparable(key)
-    names = sorted(of_a.keys() | of_b.keys())
-    return {
-        name: (of_a.get(name), of_b.get(name)) for name in names if of_a.get(name) != of_b.get(name)
-    }
+    sample_sizes = {score.sample_size for score in a.metrics.values()} - {a.score(key).sample_size}
+    names = sorted((a.context.keys() | b.context.keys()) - FREE_KEYS - sample_sizes)
+    pairs = {name: (a.context.get(name), b.context.get(name)) for name in names}
+    return {name: (of_a, of_b) for name, (of_a, of_b) in pairs.items() if of_a != of_b}
 
 
-def _tuples(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a score or a class, as they were before JSON made lists of tuples."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
+def _known(kind: type[Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a dataclass's fields, as they were before JSON made lists of tuples."""
+    values = {part.name: facts[part.name] for part in fields(kind) if part.name in facts}
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}

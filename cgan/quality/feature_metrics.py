@@ -20,15 +20,16 @@ import torch
 from torch import Tensor
 
 from cgan.models.hardware import available_threads, parts_on_threads
+from cgan.quality.evaluation import Metric
 from cgan.quality.intervals import (
     JACKKNIFE_PARTS,
+    Bins,
     Estimate,
     Estimates,
     jackknife_replicates,
     wilson_replicates,
 )
 from cgan.quality.judge import frechet_distance
-from cgan.quality.metric import Metric
 
 if TYPE_CHECKING:
     from cgan.quality.conditions import Conditions, Source
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 NEIGHBOURS = 5  # k of recall and coverage (Naeem et al.)
 MAX_BLOCK_IMAGES = 1000  # real images whose neighbours are looked for, and drawings of a block
 MAX_BLOCKS = 20  # of drawings, whose mean is taken
-CHUNK = 1000  # images whose distances to all others are held at once
+DISTANCE_ROWS = 1000  # images whose distances to all others are held at once
 HOLDOUT_SPLITS = 8  # into halves, each of which is set beside the other
 MIN_HALF_IMAGES = 50
 
@@ -47,28 +48,25 @@ FRECHET_DISTANCE = Metric(
     better="lower",
     kind="number",
     sample_size="distance_images",
-    measure=lambda drawn: drawn.score("fid_judge"),
 )
 RECALL = Metric(
     key="recall",
     name="recall",
     meaning="share of real images that are in the neighbourhood of a drawing",
     sample_size="neighbour_images",
-    measure=lambda drawn: drawn.score("recall"),
 )
 COVERAGE = Metric(
     key="coverage",
     name="coverage",
     meaning="share of real images with a drawing in their neighbourhood",
     sample_size="neighbour_images",
-    measure=lambda drawn: drawn.score("coverage"),
 )
 
 
 def feature_estimates(conditions: Conditions, features: Tensor, source: Source) -> Estimates:
     """The three metrics of features in the hold-out's class mix, beside the hold-out."""
     distance = frechet_estimate(conditions, features, source)
-    return {"fid_judge": distance, **neighbour_estimates(conditions, features, source)}
+    return {FRECHET_DISTANCE.key: distance, **neighbour_estimates(conditions, features, source)}
 
 
 # -- Fréchet distance ------------------------------------------------------------------------------------
@@ -82,12 +80,11 @@ class Gaussians:
     covariances: Tensor
 
     @classmethod
-    def of(cls, features: Tensor, weights: Tensor, bins: int | Tensor) -> Gaussians:
-        """The moments of all images (row 0), then of each replicate. `weights` [replicates, bins]: `bins` of
-        consecutive rows (`Tensor.tensor_split`) are resampled, not single images, so their sums are taken
-        once."""
-        weights = torch.cat([torch.ones(1, weights.shape[1], dtype=weights.dtype), weights])
-        parts = features.double().tensor_split(bins)
+    def of(cls, features: Tensor, bins: Bins) -> Gaussians:
+        """The moments of all images (row 0), then of each replicate."""
+        once = torch.ones(1, bins.weights.shape[1], dtype=torch.float64)
+        weights = torch.cat([once, bins.weights])
+        parts = features.double().tensor_split(bins.cuts)
         counts = torch.tensor([len(part) for part in parts], dtype=torch.float64)
         sums = torch.stack([part.sum(dim=0) for part in parts])
         squares = torch.stack([part.T @ part for part in parts])
@@ -100,7 +97,7 @@ class Gaussians:
 
     @cached_property
     def roots(self) -> Tensor:
-        """Of the covariances, [B, D, D]."""
+        """The roots of the covariances, [B, D, D]."""
 
         def root(covariances: Tensor) -> Tensor:
             values, vectors = torch.linalg.eigh(covariances)
@@ -113,8 +110,8 @@ class Gaussians:
 def frechet_estimate(conditions: Conditions, features: Tensor, source: Source) -> Estimate:
     """The distance of features from the hold-out, as `frechet_distance` computes it, with replicates of the
     bootstrap."""
-    real, weights = conditions.heldout_gaussians, conditions.bin_weights[source]
-    drawn = Gaussians.of(features[: conditions.distance_images], weights, weights.shape[1])
+    real = conditions.heldout_gaussians
+    drawn = Gaussians.of(features[: conditions.distance_images], conditions.bins[source])
     products = real.roots @ drawn.covariances @ real.roots
     eigenvalues = _map_on_cores(torch.linalg.eigvalsh, products)
     shift = (real.means - drawn.means).square().sum(dim=1)
@@ -141,9 +138,9 @@ def neighbour_estimates(conditions: Conditions, features: Tensor, source: Source
     Replicates have the variance of the jackknife, which leaves out one of JACKKNIFE_PARTS of either side (of
     the drawings, of one block): an image that is picked twice would be its own neighbour.
     """
-    real, count = conditions.heldout_block, conditions.block_size
+    real = conditions.heldout_block
+    count = len(real)
     blocks = [block for block in features.split(count)[:MAX_BLOCKS] if len(block) == count]
-    by_block = _block_means(real, blocks)
     # Of consecutive rows, for these come class by class in turn: every tenth one could be of one class.
     rests = [
         torch.ones(count, dtype=torch.bool).index_fill(0, part, False)
@@ -151,11 +148,12 @@ def neighbour_estimates(conditions: Conditions, features: Tensor, source: Source
     ]
     without_real = [_block_means(real[rest], blocks[:2]) for rest in rests]
     without_drawn = [_block_means(real, [blocks[0][rest]]) for rest in rests]
-    estimates, weights = {}, conditions.part_weights
-    for key, values in by_block.items():
+    weights = conditions.part_weights
+    estimates = {}
+    for key, values in _block_means(real, blocks).items():
         value = values.mean().item()
         of_real, of_drawn = (
-            torch.stack([metrics[key].mean() for metrics in left_out])
+            torch.stack([shares[key].mean() for shares in left_out])
             for left_out in (without_real, without_drawn)
         )
         replicates = jackknife_replicates(
@@ -183,24 +181,27 @@ def neighbour_shares(real: Tensor, drawn: Tensor, k: int = NEIGHBOURS) -> dict[s
     Recall: those within a drawing's ball (to its k-th neighbour). Coverage: those whose own ball holds a
     drawing.
 
-    Give equal counts: both move with them. O(N²) time, O(N · chunk) memory.
+    Give equal counts: both move with them. O(N²) time, O(N · DISTANCE_ROWS) memory.
     """
-    real_radius, drawn_radius = _radius(real, k), _radius(drawn, k)
+    real_radius = _radius(real, k)
+    drawn_radius = _radius(drawn, k)
     recalled, covered = [], []
-    for chunk, chunk_radius in zip(real.split(CHUNK), real_radius.split(CHUNK), strict=True):
-        distances = torch.cdist(chunk, drawn)
+    for rows, radius in zip(
+        real.split(DISTANCE_ROWS), real_radius.split(DISTANCE_ROWS), strict=True
+    ):
+        distances = torch.cdist(rows, drawn)
         recalled.append((distances < drawn_radius).any(dim=1))
-        covered.append((distances < chunk_radius[:, None]).any(dim=1))
+        covered.append((distances < radius[:, None]).any(dim=1))
     return {
-        "recall": torch.cat(recalled).double().mean().item(),
-        "coverage": torch.cat(covered).double().mean().item(),
+        RECALL.key: torch.cat(recalled).double().mean().item(),
+        COVERAGE.key: torch.cat(covered).double().mean().item(),
     }
 
 
 def _radius(points: Tensor, k: int) -> Tensor:
     """Distance of each point to its k-th neighbour, itself left out → [N]."""
-    chunks = points.split(CHUNK)
-    return torch.cat([torch.cdist(chunk, points).kthvalue(k + 1, dim=1).values for chunk in chunks])
+    distances = (torch.cdist(rows, points) for rows in points.split(DISTANCE_ROWS))
+    return torch.cat([each.kthvalue(k + 1, dim=1).values for each in distances])
 
 
 # -- What real images get --------------------------------------------------------------------------------
@@ -220,12 +221,13 @@ def real_estimates(conditions: Conditions) -> Estimates:
 
 
 def memorisation_bias(conditions: Conditions) -> Estimates:
-    """By how much training images exceed as many held-out ones, class by class, beside other held-out ones:
+    """The excess of training images over as many held-out ones, class by class, beside other held-out ones:
     the mean over HOLDOUT_SPLITS, in either direction. Empty where the hold-out, or the training images of a
     class, are too few."""
     random = torch.Generator().manual_seed(conditions.params.seed)
-    heldout, labels = conditions.heldout.features, conditions.held_out.tensors.labels
-    training, training_labels = conditions.training_features, conditions.training_labels
+    heldout = conditions.heldout.features
+    training = conditions.training_features
+    labels = conditions.held_out.tensors.labels
     sets = []
     for _ in range(HOLDOUT_SPLITS):
         rows = torch.randperm(len(labels), generator=random)
@@ -235,7 +237,7 @@ def memorisation_bias(conditions: Conditions) -> Estimates:
         order = torch.randperm(len(training), generator=random)
         for reference, others in (halves, halves[::-1]):
             counts = torch.bincount(labels[others], minlength=conditions.classes)
-            picked = order[_first_rows(training_labels[order], counts)]
+            picked = order[_first_rows(conditions.training_labels[order], counts)]
             if not MIN_HALF_IMAGES <= len(others) == len(picked):
                 return {}
             mixed = torch.randperm(len(others), generator=random)  # all were sorted by class
@@ -245,7 +247,7 @@ def memorisation_bias(conditions: Conditions) -> Estimates:
             order = order.flip(0)  # the other direction has other training images
     with parts_on_threads(available_threads()) as parallel:
         excesses = list(parallel(lambda features: _excess(*features), sets))
-    replicates = len(conditions.bin_weights["heldout"])
+    replicates = len(conditions.part_weights["heldout"])
     picks = torch.randint(len(sets), (replicates,), generator=random)
     deviation = deviation_of_mean(len(sets), len(sets[0][1]) / len(training))
     estimates = {}
@@ -271,8 +273,7 @@ def deviation_of_mean(sets: int, fraction: float) -> float:
 
 
 def _excess(real: Tensor, training: Tensor, heldout: Tensor) -> dict[str, float]:
-    """By how much `training` exceeds `heldout` in each metric, both beside `real`: features [N, D] with one
-    N."""
+    """Each metric of `training` less that of `heldout`, both beside `real`: features [N, D] with one N."""
 
     def metrics(features: Tensor) -> dict[str, float]:
         most = MAX_BLOCK_IMAGES // 2

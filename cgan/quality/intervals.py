@@ -1,10 +1,11 @@
-"""How sure a metric is: 95 % intervals of an evaluation's numbers, and of differences between two.
+"""Intervals at 95 % of an evaluation's numbers, and of differences between two evaluations.
 
 A share of N drawings or images that are right, or copies, has Wilson's interval (`cgan.quality.proportions`).
 Distance, recall, coverage and diversity have that of replicates: what the value would have been with other
-images and latents, by the bootstrap (Efron & Tibshirani, An Introduction to the Bootstrap, 1993) or with the
-variance of a jackknife. Values that were measured alike have replicates of the same resampling, position by
-position: the noise that they share drops out of their difference.
+images and latents, by the bootstrap (Efron & Tibshirani, An Introduction to the Bootstrap, 1993), or with the
+variance of a jackknife where an image that is picked twice would be its own neighbour. Values that were
+measured alike have replicates of the same resampling, position by position: the noise that they share drops
+out of their difference.
 
 No interval covers what another seed of the training would give, nor the judge's errors.
 """
@@ -15,6 +16,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +28,15 @@ from cgan.quality.proportions import joint_z, proportion_interval, wilson_interv
 REPLICATES = 200
 JACKKNIFE_PARTS = 10  # of a set, each of which is left out once
 REPLICATE_DECIMALS = 7  # of the replicates that an evaluation keeps
+
+
+class Bins(NamedTuple):
+    """Bins of consecutive images, each of which the bootstrap picks as a whole, so that their sums are taken
+    once. `cuts` int64 [bins - 1]: the first row of each but the first; `weights` float64 [REPLICATES, bins]:
+    how often each is picked."""
+
+    cuts: Tensor
+    weights: Tensor
 
 
 @dataclass(frozen=True)
@@ -61,12 +72,13 @@ class Estimate:
 
     @property
     def interval(self) -> Interval:
-        """95 %: 2 standard deviations to each side; percentiles of so few replicates lie too near.
+        """2 standard deviations to each side; percentiles of so few replicates lie too near.
 
         Ten parts of a jackknife leave 9 to 18 degrees of freedom, for which Student's t is 2.1 to 2.3. But
         the deviation that they say is too large: by simulation, 2 of it hold 95 % or more.
         """
-        centre, half_width = float(self.replicates.mean()), 2 * float(self.replicates.std())
+        centre = float(self.replicates.mean())
+        half_width = 2 * float(self.replicates.std())
         return centre - half_width, centre + half_width
 
     def __sub__(self, other: Estimate) -> Estimate:
@@ -93,7 +105,7 @@ def _tensor(values: Sequence[float]) -> Tensor:
 
 
 def jackknife_replicates(*sides: tuple[Tensor, Tensor]) -> Tensor:
-    """By how much a value that independent sides give deviates, float64 [REPLICATES]: of each side `weights`
+    """The deviations of a value that independent sides give, float64 [REPLICATES]: of each side `weights`
     [REPLICATES, N] of its N parts, and the values without each of them, float64 [N].
 
     They have the jackknife's variance (Efron & Stein, Annals of Statistics 9, 1981: on average not too
@@ -107,7 +119,7 @@ def jackknife_replicates(*sides: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def bootstrap_weights(count: int, random: torch.Generator) -> Tensor:
-    """How often each of `count` images, groups or parts is picked in each replicate: float64
+    """Numbers of times that each of `count` images, bins or parts is picked in each replicate: float64
     [REPLICATES, count]."""
     picks = torch.randint(count, (REPLICATES, count), generator=random)
     weights = torch.zeros(REPLICATES, count, dtype=torch.float64)
@@ -151,8 +163,7 @@ def falls_short(right: Tensor, total: Tensor, limit: Tensor | float) -> Tensor:
     counts int64 [classes]. Even the upper ends of their Wilson intervals, which are at 95 % for all classes
     together (Bonferroni), lie below. Of classes that reach it, one is called short in at most one evaluation
     of twenty."""
-    drawn = total > 0
-    z = joint_z(max(1, int(drawn.sum())))
+    z = joint_z(max(1, int((total > 0).sum())))
     pairs = zip(right.tolist(), total.tolist(), strict=True)
     ends = [wilson_interval(part, count, z)[1] if count else 1.0 for part, count in pairs]
     return torch.tensor(ends) < limit

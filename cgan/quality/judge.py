@@ -5,17 +5,17 @@ the space in which the Fréchet distance, recall and coverage are measured. The 
 which a training is probed stand here, the metrics of an evaluation in their own modules.
 """
 
-import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from cgan.base.errors import DataError, TrainingError
+from cgan.base.notebook import silent
 from cgan.data.images import Images
 from cgan.models.file_facts import Facts
 from cgan.models.hardware import (
@@ -37,27 +37,17 @@ from cgan.quality.proportions import mean_share, wilson_interval
 
 FEATURES = 128  # of the penultimate layer
 WIDTH = 32  # channels of the first convolution
-BATCH_SIZE, PEAK_LR = 128, 0.2  # of the training; the rate of its one-cycle schedule
+BATCH_SIZE = 128  # images of a step of the training
+PEAK_LR = 0.2  # of its one-cycle schedule
 NETWORK_VERSION = 2
-# The largest random moves of an image in training: pixels, radians, and a part of its size.
-MAX_SHIFT, MAX_TURN, MAX_ZOOM = 2, 0.2, 0.1
+# The largest random moves of an image in training.
+MAX_TRAINING_SHIFT = 2  # pixels
+MAX_TRAINING_TURN = 0.2  # radians
+MAX_TRAINING_ZOOM = 0.1  # of its size
 # Of a batch, on the CPU, a thread each. Gradients are summed by part, so their number must not be the cores'.
 BATCH_PARTS = 2
 PREDICT_BATCH = 250  # images
-
-
-class Progress(Protocol):
-    """Yields the steps, and may show how far they are."""
-
-    def __call__(self, what: str, steps: range, images_a_step: int = 0) -> Iterator[int]: ...
-
-
-def silent(what: str, steps: range, images_a_step: int = 0) -> Iterator[int]:
-    """The Progress that shows nothing."""
-    return iter(steps)
-
-
-SILENT = functools.partial(silent, "")
+SILENT = partial(silent, "")
 
 
 class MaxPool3x3(nn.Module):
@@ -109,7 +99,7 @@ class Judge(nn.Module):
         self.head = nn.Linear(FEATURES, classes)
 
     def features(self, images: Tensor) -> Tensor:
-        """→ [N, 128], not negative."""
+        """The features of images, [N, 128], not negative."""
         features: Tensor = self.layers(images)
         return features
 
@@ -158,42 +148,46 @@ def require_judge_of(judge: Judge, images: Images) -> None:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Accuracy:
-    """How often a class network names the class that was asked for: the mean over the classes."""
+    """Accuracy of a class network. `confusion` int64 [classes, classes]: rows asked for, columns judged. Of a
+    class that was never asked for nothing is known."""
 
-    value: float
-    interval: tuple[float, float]
-    by_class: list[float | None]
-    confusion: Tensor  # int64 [classes, classes]: rows asked for, columns judged
+    confusion: Tensor
+
+    @cached_property
+    def _shares(self) -> list[tuple[int, int]]:
+        """Of each class, how many were right, of how many."""
+        counts = self.confusion.sum(dim=1).tolist()
+        return [*zip(self.confusion.diagonal().tolist(), counts, strict=True)]
+
+    @property
+    def value(self) -> float:
+        """The mean over the classes."""
+        return mean_share([share for share in self._shares if share[1]])[0]
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return mean_share([share for share in self._shares if share[1]])[1]
+
+    @property
+    def by_class(self) -> list[float | None]:
+        return [right / total if total else None for right, total in self._shares]
 
     @property
     def interval_by_class(self) -> list[tuple[float, float] | None]:
-        """The Wilson interval of each class by itself; None of one that was not asked for."""
-        pairs = zip(
-            self.confusion.diagonal().tolist(), self.confusion.sum(dim=1).tolist(), strict=True
-        )
-        return [wilson_interval(right, total) if total else None for right, total in pairs]
+        """Wilson's interval of each class by itself."""
+        return [wilson_interval(*share) if share[1] else None for share in self._shares]
 
 
 def conditional_accuracy(judged: Tensor, labels: Tensor, classes: int) -> Accuracy:
-    """The accuracy of class indices `judged` for those asked for, `labels`, both int64 [N]. A class that was
-    never asked for has none."""
-    confusion = torch.bincount(labels * classes + judged, minlength=classes**2).view(classes, -1)
-    return accuracy_from_confusion(confusion)
-
-
-def accuracy_from_confusion(confusion: Tensor) -> Accuracy:
-    """The accuracy from the counts, int64 [classes, classes]: rows asked for, columns judged."""
-    hits, counts = confusion.diagonal().tolist(), confusion.sum(dim=1).tolist()
-    pairs = [*zip(hits, counts, strict=True)]
-    by_class = [right / total if total else None for right, total in pairs]
-    mean, interval = mean_share([(right, total) for right, total in pairs if total])
-    return Accuracy(mean, interval, by_class, confusion)
+    """The accuracy of class indices `judged` for those asked for, `labels`, both int64 [N]."""
+    confusion = torch.bincount(labels * classes + judged, minlength=classes**2)
+    return Accuracy(confusion.view(classes, classes))
 
 
 def accuracy(judge: Judge, data: Images) -> Accuracy:
-    """How often the judge names an image's label."""
+    """The accuracy with which the judge names the images' labels."""
     pixels, labels, _ = data.tensors
     return conditional_accuracy(predict(judge, pixels).labels, labels, data.classes)
 
@@ -291,8 +285,10 @@ def train_judge(
 def _augmented(images: Tensor, moves: Tensor) -> Tensor:
     """Turn, zoom and shift each image by its row of `moves` [N, 4] in [-1, 1]; outside is -1 (black)."""
     n, _, height, width = images.shape
-    turn, zoom = moves[:, 0] * MAX_TURN, 1 + moves[:, 1] * MAX_ZOOM
-    shift_x, shift_y = moves[:, 2] * 2 * MAX_SHIFT / width, moves[:, 3] * 2 * MAX_SHIFT / height
+    turn = moves[:, 0] * MAX_TRAINING_TURN
+    zoom = 1 + moves[:, 1] * MAX_TRAINING_ZOOM
+    shift_x = moves[:, 2] * 2 * MAX_TRAINING_SHIFT / width
+    shift_y = moves[:, 3] * 2 * MAX_TRAINING_SHIFT / height
     cos, sin = turn.cos() * zoom, turn.sin() * zoom
     # The rows of the matrix, in the grid's units, in which each side is 2 long, whatever the shape.
     rows = [cos, -sin * (height / width), shift_x, sin * (width / height), cos, shift_y]

@@ -1,5 +1,5 @@
-"""How alike images are, however moved or brightened, and which drawings are near copies of training images:
-the metric *copies*.
+"""Likeness of images, however moved or brightened, and drawings that are near copies of training images: the
+metric *copies*.
 
 The distance of two images is the part of the first one's contrast (its standard deviation) that remains when
 the second is taken from it, moved by up to MAX_SHIFT pixels and with the brightness and contrast that fit
@@ -10,7 +10,7 @@ Which distances are near is known from real images that are not among the candid
 """
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,12 +18,11 @@ from torch.nn import functional as F  # noqa: N812
 
 from cgan.data.images import Images
 from cgan.models.hardware import available_threads, parts_on_threads
-from cgan.quality.evaluation import Score
-from cgan.quality.metric import Metric
+from cgan.quality.evaluation import Metric, Score
 from cgan.quality.proportions import proportion_interval
 
 MAX_SHIFT = 2  # pixels; less in images that are less than 16 pixels wide
-MAX_SIDE = 32  # pixels: larger images are made smaller
+MAX_COMPARED_SIDE = 32  # pixels: larger images are made smaller
 # Drawings, and held-out images, that are compared with training images; of drawings more, where so many are
 # fewer than MIN_COMPARED_PER_CLASS for each class.
 MAX_COMPARED = 2000
@@ -31,14 +30,13 @@ MIN_COMPARED_PER_CLASS = 10
 MIN_REAL_COMPARED = 1000  # real images that show which distances are usual
 CANDIDATES = 5  # the nearest images, with which an image is compared again as it is turned
 TURNS = (-8, -4, 0, 4, 8)  # degrees
-MIN_CLASS_IMAGES = 20  # for a limit of the class's own; with fewer it is that of all classes
-# The 99 % quantile of a normal distribution; its standard deviation over its median absolute deviation.
-Z_99, DEVIATIONS_PER_MAD = 2.33, 1.4826
+MIN_IMAGES_FOR_LIMIT = 20  # of a class; with fewer its limit is that of all classes
+Z_99 = 2.33  # the 99 % quantile of a normal distribution
+DEVIATIONS_PER_MAD = 1.4826  # its standard deviation over its median absolute deviation
 MAX_BLOCK_PIXELS = 2_000_000  # that are held as floats at once
 
 
-@dataclass(frozen=True)
-class NearCopies:
+class NearCopies(NamedTuple):
     """`is_copy`, bool [N], marks the drawings that are nearer to a training image of their class than real
     images are; `real`: the share of real images that are as near; `labels`: the drawings' classes;
     `real_by_class`, int64 [classes, 2]: how many real images are as near, of how many."""
@@ -48,13 +46,12 @@ class NearCopies:
     labels: Tensor
     real_by_class: Tensor
 
-
-def copies_score(found: NearCopies) -> Score:
-    """The metric `copies`: the share of the drawings that are near copies."""
-    value = found.is_copy.double().mean().item()
-    return Score(
-        value=value, real=found.real, interval=proportion_interval(value, len(found.is_copy))
-    )
+    @property
+    def score(self) -> Score:
+        """The share of the drawings that are near copies."""
+        value = self.is_copy.double().mean().item()
+        interval = proportion_interval(value, len(self.is_copy))
+        return Score(value=value, real=self.real, interval=interval)
 
 
 COPIES = Metric(
@@ -62,17 +59,16 @@ COPIES = Metric(
     name="copies",
     meaning="drawings nearer to a training image than unseen real images are, even if moved, turned or noisy",
     better="lower",
-    by_judge=False,
-    measure=lambda drawn: copies_score(drawn.near_copies),
+    measure=lambda drawn: drawn.near_copies.score,
 )
 
 
 def find_near_copies(
     drawn: Tensor, drawn_labels: Tensor, training: Images, heldout: Images, seed: int
 ) -> NearCopies:
-    """How near the first drawings (uint8 [N, C, H, W]) of the classes `drawn_labels` come to training images,
-    and how near real images do: at most MAX_COMPARED held-out ones and, where these are fewer than
-    MIN_REAL_COMPARED, some of the training images, each compared with all the others."""
+    """The near copies among the first drawings, uint8 [N, C, H, W], of these classes. What is near is known
+    from real images: at most MAX_COMPARED held-out ones and, where these are fewer than MIN_REAL_COMPARED,
+    some of the training images, each compared with all the others."""
     count = max(MAX_COMPARED, MIN_COMPARED_PER_CLASS * training.classes)
     drawn, drawn_labels = drawn[:count], drawn_labels[:count]
     # A CSV can be sorted by class: a part of it is picked from all of it.
@@ -81,7 +77,6 @@ def find_near_copies(
     heldout_order = torch.randperm(len(heldout), generator=random)
     real, real_labels, _ = heldout.at(heldout_order[:MAX_COMPARED]).tensors
     own_rows = training_order[: max(0, MIN_REAL_COMPARED - len(real_labels))]
-    drawn_distances = _closest(drawn, drawn_labels, training)
     real_distances = _closest(real, real_labels, training)
     if len(own_rows):
         own, own_labels, _ = training.at(own_rows).tensors
@@ -92,7 +87,7 @@ def find_near_copies(
     is_near = real_distances < limits[real_labels]
     pairs = torch.stack([is_near, torch.ones_like(is_near)], dim=1).long()
     real_by_class = torch.zeros(training.classes, 2).long().index_add_(0, real_labels, pairs)
-    is_copy = drawn_distances < limits[drawn_labels]
+    is_copy = _closest(drawn, drawn_labels, training) < limits[drawn_labels]
     return NearCopies(is_copy, is_near.double().mean().item(), drawn_labels, real_by_class)
 
 
@@ -111,15 +106,15 @@ def _limits(real_distances: Tensor, labels: Tensor, classes: int) -> Tensor:
     overall = limit(real_distances)
     by_class = [real_distances[labels == label] for label in range(classes)]
     return torch.stack(
-        [limit(each) if len(each) >= MIN_CLASS_IMAGES else overall for each in by_class]
+        [limit(each) if len(each) >= MIN_IMAGES_FOR_LIMIT else overall for each in by_class]
     )
 
 
 def _closest(
     images: Tensor, labels: Tensor, training: Images, own_rows: Tensor | None = None
 ) -> Tensor:
-    """For each image, among the CANDIDATES nearest training images of its class, the least distance with the
-    image turned and both smoothed, float32 [N]. `own_rows`: where `images` are training images, their rows
+    """The least distance of each image, turned, to the CANDIDATES nearest training images of its class, all
+    smoothed, float32 [N]. `own_rows`: where `images` are training images, their rows
     among these, which are left out."""
     found, rows = nearest_neighbours(
         images, labels, training.tensors.pixels, training.tensors.labels, CANDIDATES + 1
@@ -223,7 +218,7 @@ def _unexplained_contrast(correlations: Tensor) -> Tensor:
 
 
 def _downscale(images: Tensor) -> Tensor:
-    height, width = (min(MAX_SIDE, side) for side in images.shape[2:])
+    height, width = (min(MAX_COMPARED_SIDE, side) for side in images.shape[2:])
     if images.shape[2:] == (height, width):
         return images.float()
     return F.adaptive_avg_pool2d(images.float(), (height, width))

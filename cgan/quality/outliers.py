@@ -24,9 +24,8 @@ from torch import Tensor
 
 from cgan.data.images import Images
 from cgan.quality.class_shift import DESCRIBED_AT_ONCE, NAMED_COLUMNS, describe, min_deviations
-from cgan.quality.comparison import difference_interval
 from cgan.quality.judge import Judge, predict
-from cgan.quality.proportions import joint_z, proportion_interval
+from cgan.quality.proportions import difference_interval, joint_z, proportion_interval
 
 # A limit is so many times what real images keep, in numbers, features and tones, so that what is hardly
 # unusual is no outlier: some 3 % of honest drawings have edges softer or harder than any real image's.

@@ -45,7 +45,7 @@ def contents_of(params: Params) -> Contents:
     judge, _ = load_judge(JUDGE)
     data, validation, training = all_images(), read_json(VALIDATION), read_training(TRAINING)
     is_its_data = generator.facts.get("data_sha256") == data.source_sha256
-    if not (is_its_data and evaluation.is_of(generator.facts)):
+    if not (is_its_data and evaluation.is_about(generator.facts)):
         raise ModelError(f"{GENERATOR}, {EVALUATION} and {TRAIN_DATA} differ. Run `dvc repro`.")
     tags = training["tags"]
     return Contents(

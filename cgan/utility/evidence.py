@@ -12,7 +12,7 @@ import torch
 
 from cgan.base.errors import CganError, DataError
 from cgan.base.files import fingerprint, sha256_of
-from cgan.base.notebook import progress_bar
+from cgan.base.notebook import Progress, progress_bar
 from cgan.base.report import CANNOT_TELL, Answer, Cell, Number, Report, Table
 from cgan.base.settings import python_call
 from cgan.base.text import duration, percent
@@ -21,7 +21,6 @@ from cgan.data.splitting import units_of
 from cgan.models.hardware import choose_hardware, deterministic
 from cgan.params.sections import JudgeParams, TrainChoices
 from cgan.quality.evaluate import HasModel, shared_images
-from cgan.quality.judge import Progress
 from cgan.training.auto import choose
 from cgan.utility import pretrained
 from cgan.utility.effect import Difference, Effect, Outcome, effect, pooled

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from cgan.quality.judge import Progress, silent
+from cgan.base.notebook import Progress, silent
 
 PRETRAINED = "pretrained"  # its name among the methods of evidence
 SIDE = 96  # pixels, to which images are scaled: the network halves them five times

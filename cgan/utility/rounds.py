@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cgan.base.notebook import Progress, silent
 from cgan.data.images import Images, IntArray, image_digests
 from cgan.data.splitting import units_of
 from cgan.models.hardware import Hardware
 from cgan.params.sections import JudgeParams, TrainChoices
-from cgan.quality.judge import Judge, Progress, load_judge, predict, save_judge, silent, train_judge
+from cgan.quality.judge import Judge, load_judge, predict, save_judge, train_judge
 from cgan.training.auto import Choice, choose
 from cgan.training.loop import train_or_make
 from cgan.utility import pretrained

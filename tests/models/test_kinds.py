@@ -66,7 +66,7 @@ def test_a_third_kind_is_a_class_and_a_line(
     assert "none: a mean image of each class" in repr(run)
     short: dict[str, Any] = {"samples": 300, "gan_train_kimg": 0.0}
     evaluation = cgan.evaluate(run.generator, train, held_out, **short)
-    assert evaluation.is_of(run.generator.facts)
+    assert evaluation.is_about(run.generator.facts)
     cgan.write_page("run.html", run, evaluation, train=train, held_out=held_out)
     page = Path("run.html").read_text()
     assert "This generator was not trained" in page and "More images would" in page

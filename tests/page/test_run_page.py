@@ -77,7 +77,7 @@ def change_facts(**facts: Any) -> None:
         ({"right": 900, "model": SAMPLER}, "poor", advice_on(SAMPLER)[0]),
         # A weak judge calls nothing good or poor.
         ({"judge": 0.89}, "", ""),
-        ({"right": 900, "not_measurable": "a reason"}, "", ""),
+        ({"right": 900, "judge": 0.85}, "", ""),
     ],
 )
 def test_a_class_is_judged_by_the_gate_s_limits(
@@ -101,7 +101,6 @@ def test_a_class_is_judged_by_the_gate_s_limits(
         metrics={"conditional_accuracy": Score(value=0.98, real=changes.get("judge", 0.98))},
         classes=[replace(fine, **own), fine, fine],
         confusion=[[right, asked - right, 0], [0, 985, 15], [15, 0, 985]],
-        not_measurable=changes.get("not_measurable", ""),
     )
     limits, counts = load_params(ROOT / "params.yaml").gate, [changes.get("images", 200), 200, 200]
     judged = judged_classes(evaluation, counts, limits, changes.get("model", GAN))
@@ -120,7 +119,7 @@ def test_a_weak_judge_has_one_verdict_which_every_page_gives() -> None:
             ("gan_train_accuracy", 0.47, 0.65),
         )
     }
-    judged = replace(evaluation, metrics={**evaluation.metrics, **scores}, not_measurable="")
+    judged = replace(evaluation, metrics={**evaluation.metrics, **scores})
     weak = replace(judged, min_judge_accuracy=0.9)
     weak.write(EVALUATION)
     report, page = weak.report(), page_made().replace("\u00a0", " ")
@@ -155,7 +154,7 @@ def test_the_page_says_how_good_each_class_is_and_what_to_type() -> None:
         (good, 400, "good", "What to change"),  # nothing
     ):
         confusion = [[right, 400 - right, 0], [0, 300, 0], [0, 0, 500]]
-        changed = replace(evaluation, metrics=legible, not_measurable="")
+        changed = replace(evaluation, metrics=legible)
         changed = replace(changed, classes=[first, good, good], confusion=confusion)
         changed.write(EVALUATION)
         text = page_made()

@@ -3,11 +3,10 @@
 import pytest
 import torch
 
-from cgan.quality.comparison import difference_interval
-from cgan.quality.conditions import METRICS
+from cgan.quality.evaluate import METRICS
 from cgan.quality.evaluation import Evaluation, Score, context_differences
 from cgan.quality.intervals import critical_t, difference_of_means, falls_short
-from cgan.quality.proportions import proportion_interval
+from cgan.quality.proportions import difference_interval, proportion_interval
 
 
 def test_the_interval_of_a_difference_is_newcombes() -> None:

@@ -20,10 +20,11 @@ from cgan.models.networks import Architecture, build_generator
 from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.quality import intervals, likeness
 from cgan.quality import judge as judges
-from cgan.quality.accuracies import accuracy_of_guesses, gan_train
-from cgan.quality.conditions import METRICS, Conditions, labels_to_draw, rows_in_class_mix
+from cgan.quality.accuracies import gan_train
+from cgan.quality.conditions import Conditions, labels_to_draw, rows_in_class_mix
 from cgan.quality.diversity import diversity_by_class
-from cgan.quality.evaluation import ClassScores, Evaluation, Score
+from cgan.quality.evaluate import METRICS, measure
+from cgan.quality.evaluation import ClassScores, Evaluation, Metric, Score
 from cgan.quality.feature_metrics import MAX_BLOCKS, NEIGHBOURS, neighbour_shares
 from cgan.quality.judge import (
     accuracy,
@@ -33,7 +34,6 @@ from cgan.quality.judge import (
     train_judge,
 )
 from cgan.quality.likeness import find_near_copies
-from cgan.quality.metric import Metric
 from cgan.quality.proportions import mean_share, wilson_interval
 from cgan.training.monitoring import deviation_by_class
 
@@ -129,29 +129,6 @@ def test_neighbours_of_points_on_a_line_are_as_by_hand() -> None:
     assert edge["coverage"] == 0, "each is 5 away"
 
 
-@pytest.mark.parametrize("per_class", [[1] * 300, [50, 3, 20, 7]])
-def test_guesses_are_called_knowledge_once_in_forty_at_most(per_class: list[int]) -> None:
-    """One answer for all, and answers at random; a judge that is right on a third is no guess."""
-    random, classes = torch.Generator().manual_seed(0), len(per_class)
-    labels = torch.repeat_interleave(torch.tensor(per_class))
-    labels = labels[torch.randperm(len(labels), generator=random)]
-
-    def knows(judged: Tensor) -> bool:
-        right = conditional_accuracy(judged, labels, classes).value
-        return right > accuracy_of_guesses(judged, labels, classes, tries=200) + 1e-9
-
-    assert not knows(torch.full_like(labels, 2))
-    guesses = [torch.randint(classes, labels.shape, generator=random) for _ in range(50)]
-    in_the_mix = [labels[torch.randperm(len(labels), generator=random)] for _ in range(50)]
-    for answers in (guesses, in_the_mix):
-        assert sum(map(knows, answers)) <= 4  # 1.25 are expected at most
-    assert knows(torch.where(torch.rand(len(labels), generator=random) < 0.3, labels, guesses[0]))
-    if classes == 300:
-        wrong = (labels + 1) % classes
-        for count, enough in ((3, False), (5, True)):
-            assert knows(wrong.index_copy(0, torch.arange(count), labels[:count])) is enough
-
-
 # -- The report ----------------------------------------------------------------------------------------
 
 
@@ -165,7 +142,7 @@ def conditions_of(train: Images, held_out: Images) -> Conditions:
     """Of a generator of no weight and of a judge that has learnt these classes."""
     generator = build_generator(Architecture("deconv", 3, 1, 8, 8, features=4, latent_dim=4))
     judge = train_judge(train, JudgeParams(total_kimg=6.0, seed=1), CPU)
-    return Conditions.of(judge, train, held_out, PARAMS, [generator])
+    return Conditions.prepare(judge, train, held_out, PARAMS, [generator])
 
 
 def drawings(seed: int) -> Tensor:
@@ -183,7 +160,7 @@ def test_gan_train_is_the_judges_own_recipe_on_drawings() -> None:
 
 def test_six_held_out_images_are_enough_for_every_metric() -> None:
     train, held_out = tiny_data(40, 0), tiny_data(2, 1)
-    metrics = conditions_of(train, held_out).measure(drawings(0)).metrics
+    metrics = measure(conditions_of(train, held_out), drawings(0)).metrics
     for found in (metrics["recall"], metrics["coverage"]):
         assert found.interval and found.value is not None
         assert found.interval[0] <= found.value <= found.interval[1] > found.interval[0]
@@ -198,7 +175,7 @@ def test_each_number_is_of_equally_many_of_the_sets_it_names(per_class: int, hel
     conditions = conditions_of(training, heldout)
     judge, asked = conditions.judge, labels_to_draw(3, PARAMS)
     count = min(len(asked), len(training))
-    evaluation = conditions.measure(drawn)
+    evaluation = measure(conditions, drawn)
     metrics, rows = evaluation.metrics, evaluation.classes
     equal_mix = torch.ones(3, dtype=torch.int64)
 
@@ -264,7 +241,7 @@ def test_the_report_takes_each_number_from_its_row() -> None:
 
 
 def test_a_metric_s_interval_is_within_what_it_can_be() -> None:
-    wide: Any = {"measure": lambda _: Score(value=0.5, interval=(-0.02, 1.01)), "by_judge": False}
+    wide: Any = {"measure": lambda _: Score(value=0.5, interval=(-0.02, 1.01))}
     drawn: Any = None  # is not asked
     assert Metric(kind="share", **wide).score(drawn).interval == (0, 1)
     assert Metric(kind="number", **wide).score(drawn).interval == (0, 1.01)

@@ -25,10 +25,11 @@ from cgan.pipeline.registry.checks import (
 from cgan.pipeline.registry.drawings import Drawings
 from cgan.pipeline.registry.rows import check_group
 from cgan.quality.class_shift import Shift
-from cgan.quality.conditions import METRICS, Conditions
+from cgan.quality.conditions import Conditions
+from cgan.quality.evaluate import METRICS
 from cgan.quality.evaluation import ClassScores, Evaluation, Score
 from cgan.quality.intervals import Estimate
-from cgan.quality.judge import Accuracy, accuracy_from_confusion, train_judge
+from cgan.quality.judge import Accuracy, train_judge
 from cgan.quality.outliers import Excess, OutlierModels
 from cgan.quality.proportions import wilson_interval
 
@@ -56,7 +57,7 @@ def test_spoilt_digits_are_blocked_for_what_is_wrong_with_them() -> None:
     # Nobody asks it for anything.
     model = build_generator(Architecture("deconv", 10, 1, 28, 28, 4, 4))
     params = EvaluateParams(samples=1500, gan_train_kimg=0.0, seed=1)
-    conditions, asked = Conditions.of(judge, training, heldout, params, [model]), labels[:1500]
+    conditions, asked = Conditions.prepare(judge, training, heldout, params, [model]), labels[:1500]
     assert torch.equal(conditions.drawn_labels, asked)
 
     models = OutlierModels.fit_images(judge, training, heldout)
@@ -91,7 +92,7 @@ def right(hits: list[int], asked: list[int]) -> Accuracy:
     confusion = torch.diag(torch.tensor(hits))
     classes = torch.arange(len(asked))
     confusion[classes, classes - 1] += torch.tensor(asked) - confusion.diagonal()
-    return accuracy_from_confusion(confusion)
+    return Accuracy(confusion)
 
 
 def flat(value: float, half: float = 0.0) -> Estimate:
@@ -320,20 +321,6 @@ def test_outliers_are_told_by_class_and_may_reach_the_limit() -> None:
     many = [Excess(label, 0.2, 0.0, label / 20) for label in (2, 4, 0, 3, 1)]
     named = re.findall(r"class n(\d)", check(0.02, *many).why)
     assert named == ["4", "3", "2"] and "and 1 more; at most 2.0 %" in check(0.02, *many).why
-
-
-def test_what_is_not_measurable_is_blocked_and_says_why() -> None:
-    """Whatever its limit. Its metrics have no value; copies and diversity are seen without the judge."""
-    wrong, guessing = right([1, 1], [9, 9]), right([120, 120], [250, 250])
-    poor = by_hand(wrong, judge=guessing, diversity=[flat(0.9)])
-    accuracy = replace(poor.score("conditional_accuracy"), value=None, interval=None)
-    metrics = {**poor.metrics, "fid_judge": Score(), "conditional_accuracy": accuracy}
-    evaluation = replace(poor, metrics=metrics, not_measurable="the judge guesses")
-    checks = checked(drawings(evaluation, champion=by_hand()), min_judge_accuracy=0.0)
-    assert [check.name for check in checks if not check.passed] == ["relative_accuracy"]
-    verdict, [reason] = decide(checks)
-    assert verdict == "blocked" and reason.endswith(": the judge guesses")
-    assert not any(check.group == CHAMPION_GROUP for check in checks)
 
 
 def test_a_table_for_each_group_shows_value_interval_and_limit() -> None:

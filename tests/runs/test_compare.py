@@ -11,12 +11,13 @@ from typer.testing import CliRunner
 
 import cgan
 from cgan.base.errors import CganError, ModelError
+from cgan.base.report import Number
 from cgan.cli import app
 from cgan.pipeline.project import EVALUATION, GENERATOR, TRAINING
 from cgan.pipeline.registry.recorded_run import RecordedRun, find
 from cgan.pipeline.runs.report import summary
 from cgan.quality.comparison import Change, Comparison, compare
-from cgan.quality.conditions import METRICS
+from cgan.quality.evaluate import METRICS
 from cgan.quality.evaluation import Evaluation, Score
 
 
@@ -111,7 +112,8 @@ def test_what_copies_less_and_is_worse_is_no_better() -> None:
 
     def changed(key: str, low: float, high: float) -> Change:
         score = Score(**METRICS[key].facts, value=0.5)
-        return Change(score, replace(score, value=0.5 + (low + high) / 2), (low, high))
+        difference = Number(value=(low + high) / 2, interval=(low, high))
+        return Change(score, score, difference)
 
     copies, recall = changed("copies", -0.2, -0.1), changed("recall", -0.4, -0.3)
     for changes, words in (

@@ -35,9 +35,8 @@ from cgan.pipeline.project import (
     training_lock,
 )
 from cgan.pipeline.tracking.run import open_run, read_training
-from cgan.quality.conditions import METRICS
-from cgan.quality.evaluation import Evaluation, Score
-from cgan.quality.metric import Metric
+from cgan.quality.evaluate import METRICS
+from cgan.quality.evaluation import Evaluation, Metric, Score
 from cgan.stages import evaluate, page, record
 from cgan.training.records import preview_paths
 

@@ -12,11 +12,12 @@ from conftest import NAMES, sample_digits, uneven
 from torch import Tensor
 
 from cgan.base.errors import CganError, DataError
+from cgan.base.notebook import silent
 from cgan.data.images import Images
 from cgan.data.splitting import units_of
 from cgan.models.hardware import choose_hardware
 from cgan.params.sections import JudgeParams, TrainChoices
-from cgan.quality.judge import predict, silent
+from cgan.quality.judge import predict
 from cgan.training.auto import choose
 from cgan.training.loop import train_or_make
 from cgan.utility import pretrained, sets

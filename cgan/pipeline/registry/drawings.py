@@ -14,6 +14,7 @@ from cgan.params.sections import GateParams
 from cgan.pipeline.registry.checks import Finding, largest
 from cgan.quality.class_shift import Moments, Shift, largest_shifts
 from cgan.quality.conditions import Conditions
+from cgan.quality.evaluate import measure
 from cgan.quality.evaluation import Evaluation
 from cgan.quality.intervals import Estimate, critical_t, falls_short_of_real
 from cgan.quality.judge import predict
@@ -47,7 +48,7 @@ class Drawings:
         looks = Moments.of_images(drawings, labels, conditions.classes)
         looks_of_real = Moments.of_images(pixels, real_labels, conditions.classes)
         return cls(
-            conditions.measure(drawings, prediction=prediction),
+            measure(conditions, drawings, prediction),
             largest_shifts(looks, looks_of_real, drawings.shape[1:]),
             models.excesses(Samples.of(drawings, prediction.features, labels)),
             champion,
@@ -160,7 +161,7 @@ def _change(
 ) -> Finding | None:
     """The change of a metric from the champion's value. It may not be clearly worse, by more than
     `tolerated`; "better" asks for a better one. The interval is at 95 % for both metrics (Bonferroni)."""
-    if drawings.champion is None or drawings.evaluation.not_measurable:
+    if drawings.champion is None:
         return None
     score = drawings.evaluation.score(key)
     new = Estimate.of_score(score)

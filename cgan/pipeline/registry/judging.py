@@ -21,6 +21,7 @@ from cgan.pipeline.registry.recorded_run import find
 from cgan.pipeline.registry.rows import check_group
 from cgan.pipeline.registry.todays_data import DataComparison, KeptData
 from cgan.quality.conditions import Conditions, labels_to_draw
+from cgan.quality.evaluate import measure
 from cgan.quality.outliers import OutlierModels
 
 OTHER_DATA = (
@@ -76,11 +77,11 @@ def judge(
             return Judgement(inputs, outlier_models, checks, [DATA_ADVICE])
         # As the stage `evaluate` has them; fewer where a drawing takes long.
         once = params.evaluate.model_copy(update={"gan_train_kimg": 0.0})
-        conditions = Conditions.of(*real, once, generators)
+        conditions = Conditions.prepare(*real, once, generators)
         drawn, *drawn_by_champion = (
             each.draw(conditions.drawn_labels, conditions.params.seed) for each in generators
         )
-        measured = map(conditions.measure, drawn_by_champion)
+        measured = [measure(conditions, each) for each in drawn_by_champion]
         drawings = Drawings.measure(drawn, conditions, outlier_models, *measured)
     for group in (LIMITS_GROUP, CHAMPION_GROUP):
         checks += check_group(group, drawings, params.gate)

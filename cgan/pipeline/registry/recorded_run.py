@@ -28,7 +28,7 @@ class ProjectRun:
         reports were pulled alone, nothing is compared."""
         path, generator = self.folder / EVALUATION, self.folder / GENERATOR
         evaluation = Evaluation.read(path)
-        if generator.is_file() and not evaluation.is_of(read_facts(generator, "generator")):
+        if generator.is_file() and not evaluation.is_about(read_facts(generator, "generator")):
             raise CganError(f"{path}: of another generator than {generator}. Run `dvc repro`.")
         return evaluation
 

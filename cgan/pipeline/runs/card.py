@@ -12,7 +12,7 @@ from cgan.drawing.generator import Generator
 from cgan.models.model_file import save_generator
 from cgan.pipeline.project import CARD, EVALUATION, GENERATOR, GRID, SHARING
 from cgan.privacy import GIVES_AWAY
-from cgan.quality.evaluation import Evaluation, stated_evaluation
+from cgan.quality.evaluation import Evaluation
 
 
 def write_card_folder(generator: Generator, folder: Path, *, anyway: bool = False) -> str:
@@ -50,7 +50,8 @@ def _sharing(generator: Generator) -> dict[str, Any]:
 
 def known_evaluation(generator: Generator) -> Evaluation | None:
     """The evaluation of these weights, as their file, this project or MLflow has it."""
-    evaluation = stated_evaluation(generator.facts)
+    stated = generator.facts.get("quality")
+    evaluation = Evaluation.from_json(stated) if stated else None
     with contextlib.suppress(CganError):
         if not evaluation and Path(generator.source).is_file():
             evaluation = Evaluation.read(EVALUATION)
@@ -58,4 +59,4 @@ def known_evaluation(generator: Generator) -> Evaluation | None:
             from cgan.pipeline.registry.recorded_run import find
 
             evaluation = find(generator.source).evaluation
-    return evaluation if evaluation and evaluation.is_of(generator.facts) else None
+    return evaluation if evaluation and evaluation.is_about(generator.facts) else None

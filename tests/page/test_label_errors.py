@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cgan.quality.label_errors import doubtful_labels
+from cgan.page.image_facts import doubtful_labels
 
 
 def test_the_least_likely_label_comes_first_with_its_group() -> None:
