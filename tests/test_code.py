@@ -39,20 +39,20 @@ def test_no_module_is_longer_than_a_reader_s_patience() -> None:
 CEILINGS = {
     "cgan": 239,
     "cgan/base": 670,
-    "cgan/data": 1_844,
+    "cgan/data": 1_875,
     "cgan/drawing": 794,
-    "cgan/models": 1_415,
+    "cgan/models": 1_417,
     "cgan/page": 659,
-    "cgan/params": 566,
+    "cgan/params": 565,
     "cgan/pipeline": 2_838,
     "cgan/privacy": 781,
     "cgan/quality": 2_581,
     "cgan/service": 351,
-    "cgan/stages": 864,
-    "cgan/training": 1_631,
+    "cgan/stages": 866,
+    "cgan/training": 1_656,
     "cgan/utility": 869,
     "flows": 856,
-    "tests": 12_556,
+    "tests": 12_549,
 }
 PAGE_LINES = 1_332  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/

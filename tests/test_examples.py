@@ -29,15 +29,8 @@ LACKING = {
     "Evaluation.write",
     "Evaluation.read",
     "Evaluation.of_json",
-    "Images",
-    "Images.split",
-    "Images.at",
-    "Images.place",
-    "Run",
     "compare",
     "evaluate",
-    "fit",
-    "read",
 }
 
 

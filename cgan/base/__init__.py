@@ -1,1 +1,1 @@
-"""What every room needs, and what knows nothing of images: errors, files, texts, reports."""
+"""Errors, files, texts and reports: the room below all others, which knows nothing of images."""

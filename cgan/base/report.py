@@ -98,7 +98,7 @@ class Table:
         return lines
 
     def as_text(self) -> str:
-        """In columns; nothing in a name commands the terminal."""
+        """The table in columns; nothing in a name commands the terminal."""
         lines = [
             [*map(printable, row[: len(self.head)])] for row in self.in_words()[: TERMINAL_ROWS + 1]
         ]
@@ -115,7 +115,7 @@ class Table:
         return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, marks, *rows))
 
     def as_html(self) -> str:
-        """With its heading as caption; on a phone each row is a card, in which `data-of` names the cells. A
+        """The table with its heading as caption; on a phone each row is a card, in which `data-of` names the cells. A
         cell that is markup already (`__html__`) stays as it is."""
         cells = [*self.rows]
         if self.notes:
@@ -152,7 +152,7 @@ class Report:
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def as_text(self) -> str:
-        """For a terminal."""
+        """The answer for a terminal."""
         lines = [f"{self.verdict.upper()}: {self.sentence}" if self.verdict else self.sentence]
         lines += [f"  - {reason}" for reason in self._other_reasons()]
         lines = [printable(line, keep="\n") for line in lines]
@@ -171,7 +171,7 @@ class Report:
         return "\n\n".join(filter(None, parts)) + "\n"
 
     def as_html(self) -> str:
-        """For a notebook; a page takes its parts."""
+        """The answer for a notebook; a page takes its parts."""
         parts = [f"<p>{html.escape(text)}</p>" for text in (self.sentence, *self._other_reasons())]
         parts += [table.as_html() for table in self.tables]
         parts += [picture_as_html(png, text) for text, png in self.pictures.items()]
@@ -194,7 +194,7 @@ class Report:
 
 
 class Answer:
-    """What gives a report, as which terminals and notebooks show it."""
+    """An object with a report, as which terminals and notebooks show it."""
 
     def report(self) -> Report:
         """The answer, for whoever shows it."""

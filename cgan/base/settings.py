@@ -1,4 +1,4 @@
-"""What a message calls a setting: `train.lr` as params.yaml has it, or `lr`, the keyword of a Python call."""
+"""Names of settings in messages: `train.lr` as params.yaml has it, or `lr`, the keyword of a Python call."""
 
 import contextlib
 import difflib

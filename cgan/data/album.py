@@ -19,7 +19,7 @@ from cgan.base.settings import setting
 from cgan.base.text import bullets, listed
 from cgan.data.images import SPLITS
 
-PICTURES = (
+PICTURE_ENDINGS = (
     ".png", ".jpg", ".jpeg", ".jfif", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm"
 )  # fmt: skip
 HEAD_BYTES = 4096  # of a CSV, read to see whether it is a listing
@@ -122,9 +122,9 @@ def _files_below(root: Path) -> Iterator[str]:
 
 
 def _is_picture(name: str) -> bool:
-    """By its ending, unless it is hidden."""
+    """True for a picture's ending, unless the file is hidden."""
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
-    return name.lower().endswith(PICTURES) and not hidden
+    return name.lower().endswith(PICTURE_ENDINGS) and not hidden
 
 
 def _album_of_folders(
@@ -154,7 +154,7 @@ def _album_of_folders(
 
 
 def _is_listing(path: Path) -> bool:
-    """Whether a CSV has the columns `path` and `label`."""
+    """True for a CSV with the columns `path` and `label`."""
     with path.open("rb") as file:
         columns = file.readline(HEAD_BYTES).decode("utf-8-sig", "replace").strip().split(",")
     return {"path", "label"} <= {*columns}

@@ -9,9 +9,9 @@ from PIL import Image, ImageDraw, ImageFont
 from cgan.base.text import drawable
 from cgan.data.images import Images, IntArray
 
-MAX_COLUMNS, MAX_CLASSES = 10, 50
+MAX_COLUMNS, MAX_SHEET_CLASSES = 10, 50
 MAX_WIDTH = 660  # pixels of a row of images, where more than two are in it
-MIN_SIDE = 48  # pixels, to which an image is enlarged
+MIN_SHOWN_SIDE = 48  # pixels, to which an image is enlarged
 GAP = 2  # pixels between images
 BACKGROUND = 72  # grey level
 MAX_NAME_WIDTH = 160  # pixels
@@ -22,14 +22,14 @@ Pixels = NDArray[np.uint8]
 def contact_sheet(images: Images, seed: int) -> Image.Image:
     """A row of images for each class (the first 50), drawn by the seed."""
     order = np.random.default_rng(seed).permutation(len(images))
-    names = images.class_names[:MAX_CLASSES]
+    names = images.class_names[:MAX_SHEET_CLASSES]
     sheet = arrange_by_class(images.pixels, images.labels, order, len(names))
     return Image.fromarray(add_row_names(sheet, names))
 
 
 def layout(height: int, width: int) -> tuple[int, int]:
-    """How many times images are enlarged, and how many are in a row: two to ten, as many as fit."""
-    scale = -(-MIN_SIDE // max(height, width))  # rounded up
+    """Times that images are enlarged, and images in a row: two to ten, as many as fit."""
+    scale = -(-MIN_SHOWN_SIDE // max(height, width))  # rounded up
     return scale, max(2, min(MAX_COLUMNS, MAX_WIDTH // (width * scale + GAP)))
 
 

@@ -54,7 +54,9 @@ def _read(file: Stream, params: ValidateParams) -> Images:
     digest = hashlib.sha256(header)
     max_label = (params.class_count or MAX_CLASSES) - 1
     # The pixels as bytes: memory never holds all images twice.
-    pixels, labels, groups, line_numbers = bytearray(), list[int](), list[str](), list[int]()
+    pixels = bytearray()
+    labels, line_numbers = list[int](), list[int]()
+    groups = list[str]()
     lines = _lines(file, len(columns) * MAX_BYTES_PER_VALUE, digest.update)
     while block := [*itertools.islice(lines, max(1, VALUES_PER_BLOCK // len(columns)))]:
         try:
@@ -121,7 +123,8 @@ def _parse(block: list[Line], columns: list[str], max_label: int) -> tuple[IntAr
 def _parse_header(line: bytes, params: ValidateParams) -> tuple[list[str], tuple[int, int, int]]:
     """The names of the columns, and the shape of an image. Raises DataError for another header, and where
     pixels are missing or permuted."""
-    label, text = params.label_column, line.decode("utf-8-sig", "replace").strip()
+    label = params.label_column
+    text = line.decode("utf-8-sig", "replace").strip()
     if not text or "\0" in text or "\ufffd" in text or len(line) == MAX_HEADER_BYTES:
         raise DataError(
             "expected a CSV in UTF-8; the first line is blank, of another encoding (such as UTF-16) or of a "

@@ -30,7 +30,7 @@ SPLITS = ("train", "val", "test")
 CHANNELS = (1, 3)
 ONE_EACH = ("pixels", "labels", "groups", "splits", "lines", "sizes")  # arrays: an item an image
 # The lowest and the highest pixel of other scales, and what makes 0 to 255 of them.
-SCALES = ((0, 1, "(pixels * 255)"), (-1, 1, "((pixels + 1) * 127.5)"), (0, 255, "pixels"))
+OTHER_SCALES = ((0, 1, "(pixels * 255)"), (-1, 1, "((pixels + 1) * 127.5)"), (0, 255, "pixels"))
 
 NUMBER_THEM = (
     "Number the classes in order: `names, labels = numpy.unique(labels, return_inverse=True)`."
@@ -50,6 +50,18 @@ class Tensors(NamedTuple):
 @dataclass(frozen=True, eq=False, repr=False)
 class Images:
     """Labelled images of one size.
+
+    >>> pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 12), np.uint8)
+    >>> images = cgan.Images(pixels, ["shoe", "bag"] * 20)
+    >>> images
+    Images(40 images of 12 × 8 pixels, 2 classes of 20 images)
+    >>> images.class_names, images.counts.tolist()
+    (['bag', 'shoe'], [20, 20])
+    >>> train, held_out = images.split(0.2, seed=1)
+    >>> len(train), len(held_out)
+    (32, 8)
+    >>> images.at([3, 7]).place(1)
+    'image 7'
 
     The fields:
 
@@ -306,7 +318,7 @@ def _require_bytes(pixels: NDArray[Any]) -> None:
     if pixels.dtype.kind in "iu" and lowest >= 0 and highest <= 255:
         return
     advice = "Scale them to 0 to 255."
-    for low, high, formula in SCALES:
+    for low, high, formula in OTHER_SCALES:
         if low <= lowest and highest <= high:
             advice = f'Make them by `{formula}.round().astype("uint8")`.'
             break

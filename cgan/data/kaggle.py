@@ -43,7 +43,8 @@ def download(params: DataParams, folder: str) -> Path:
             return Path(get(slug, params.member, output_dir=tempfile.mkdtemp(dir=folder)))
         except Exception as error:  # kagglehub and requests raise a dozen kinds
             code = getattr(getattr(error, "response", None), "status_code", 0)
-            kind, is_unauthenticated = type(error).__name__, isinstance(error, UnauthenticatedError)
+            kind = type(error).__name__
+            is_unauthenticated = isinstance(error, UnauthenticatedError)
         if is_unauthenticated or code == 401:
             raise DataError(NO_CREDENTIALS)
         if delay is None or 0 < code < 429:

@@ -33,12 +33,21 @@ from cgan.params.checks import check_section
 from cgan.params.sections import DataParams, FormParams, ReadParams, ValidateParams
 
 CHUNK_BYTES = 1 << 20
-ZIP_SIGNATURES, GZIP_SIGNATURE = (b"PK\x03\x04", b"PK\x05\x06"), b"\x1f\x8b"  # first bytes
+# The first bytes of archives.
+ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")
+GZIP_SIGNATURE = b"\x1f\x8b"
 
 
 @python_call
 def read(path: Path | str, **options: Any) -> Images:
     """The labelled images in a file or folder, checked. `notes` say what was left out, and what is odd.
+
+    >>> table = np.random.default_rng(0).integers(0, 256, (20, 65))
+    >>> table[:, 0] = np.arange(20) % 2
+    >>> header = ",".join(["label", *(f"pixel{n}" for n in range(64))])
+    >>> np.savetxt("digits.csv", table, "%d", ",", header=header, comments="")
+    >>> cgan.read("digits.csv")
+    Images(20 images of 8 × 8 pixels, 2 classes of 10 images)
 
     `path`: a CSV `label,pixel0,pixel1,…`, perhaps with a column `group` after the label, as .csv, .csv.gz or
     in a .zip; or pictures, in a folder or .zip, in a folder for each class, also below train, val and test;

@@ -18,7 +18,7 @@ from cgan.base.text import listed
 from cgan.data.images import SPLITS, Images, IntArray, first_copies, image_digests
 
 # One more than `NEIGHBOURS` in cgan.quality, the number of other images that metrics need for each.
-MIN_HELD_OUT = 6
+FEWEST_FOR_METRICS = 6
 # Two images of a class are near copies where their correlation, as thumbnails, is above MIN_CORRELATION. So
 # three quarters of photographs of tiles, which were taken several times each, have a near copy on the other
 # side of the split, and 2.6 % of digits, no hand signs and no letters.
@@ -26,7 +26,7 @@ THUMBNAIL = 32  # pixels a side, at most
 MIN_CORRELATION = 0.975
 # A note says so where a larger fraction of the held-out images has one. Chosen by hand, above that of digits.
 MAX_NEAR_COPIES = 0.05
-MAX_QUERIES = 5_000  # held-out images for which near copies are sought
+MAX_HELD_OUT_COMPARED = 5_000  # held-out images for which near copies are sought
 
 
 def split_images(
@@ -62,10 +62,10 @@ def split_images(
             "on one side, for want of at least 2 distinct images or groups that are of no other class. Add "
             "images, make smaller groups, or remove val: a part of train is held out then."
         )
-    if len(held_out) < MIN_HELD_OUT:
+    if len(held_out) < FEWEST_FOR_METRICS:
         raise DataError(
-            f"{len(held_out)} images are held out, expected at least {MIN_HELD_OUT}: from fewer no metric "
-            f"can be had. Add images, or hold out a larger fraction "
+            f"{len(held_out)} images are held out, expected at least {FEWEST_FOR_METRICS}: from fewer "
+            f"no metric can be had. Add images, or hold out a larger fraction "
             f"({setting('preprocess.holdout_fraction')})."
         )
     if group_by != "auto":  # `auto` keeps near copies on one side already
@@ -165,7 +165,7 @@ def with_groups(images: Images, group_by: str) -> Images:
 
 def _near_copies_notes(images: Images, train: IntArray, held_out: IntArray) -> list[str]:
     """A note where many held-out images have a near copy in the training part."""
-    queries = np.sort(np.random.default_rng(0).permutation(held_out)[:MAX_QUERIES])
+    queries = np.sort(np.random.default_rng(0).permutation(held_out)[:MAX_HELD_OUT_COMPARED])
     pairs = near_copies(images, queries, train)
     rows, first_pairs = np.unique(pairs[:, 0], return_index=True)
     if len(rows) <= max(2, MAX_NEAR_COPIES * len(queries)):
@@ -183,7 +183,8 @@ def near_copies(images: Images, rows: IntArray, among: IntArray) -> IntArray:
     """The near copies at `among` of each image at `rows`, of its class: pairs of rows, int64 [M, 2]."""
     labels, pairs = images.labels, [np.empty((0, 2), np.int64)]
     for label in np.unique(labels[rows]):
-        queries, others = rows[labels[rows] == label], among[labels[among] == label]
+        queries = rows[labels[rows] == label]
+        others = among[labels[among] == label]
         for pool in np.array_split(others, len(others) // 10_000 + 1):
             pool_thumbnails = _thumbnails(images.pixels, pool).T
             for chunk in np.array_split(queries, len(queries) // 100 + 1):

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from cgan.base.text import listed, percent
 from cgan.data.images import Images, IntArray
 
-MAX_IMAGES = 10_000  # of more, so many are picked at random
+MAX_MEASURED_IMAGES = 10_000  # of more, so many are picked at random
 BINS = 50
 MIN_YOUDEN_J = 0.5  # from which a quantity is reported: 0 predicts nothing, 1 everything
-PERMUTATIONS, LEVEL = 99, 0.05  # of the test, which is for all quantities and classes together
+# Of the permutation test, which is for all quantities and classes together.
+LABEL_PERMUTATIONS = 99
+SIGNIFICANCE = 0.05
 
 # The name of each quantity in a sentence, and the format of its values.
 QUANTITIES = {
@@ -50,11 +52,11 @@ def spurious_correlations(images: Images, copy_of: IntArray) -> list[Correlation
 
     The statistic is Youden's J of the best range: the proportion of the class that lies in it, less that of
     all others. A permutation test keeps chance out: labels are exchanged between groups of images and of
-    copies, and at most LEVEL of the data sets without a correlation have one reported.
+    copies, and at most SIGNIFICANCE of the data sets without a correlation have one reported.
     """
     units = copy_of if images.groups is None else images.groups[copy_of]
     rng = np.random.default_rng(0)
-    rows = np.sort(rng.permutation(len(images))[:MAX_IMAGES])
+    rows = np.sort(rng.permutation(len(images))[:MAX_MEASURED_IMAGES])
     labels, classes = images.labels[rows], images.classes
     quantities = _measure(images, rows)
     bins = {
@@ -64,29 +66,31 @@ def spurious_correlations(images: Images, copy_of: IntArray) -> list[Correlation
     # All images of one class in one unit get the same permuted label.
     blocks, block_of_image = np.unique(units[rows] * classes + labels, return_inverse=True)
     by_chance = []
-    for _ in range(PERMUTATIONS):
+    for _ in range(LABEL_PERMUTATIONS):
         permuted = rng.permutation(blocks % classes)[block_of_image]
         by_chance.append(
             max(_best_ranges(each, permuted, classes)[0].max() for each in bins.values())
         )
-    limit = max(MIN_YOUDEN_J, sorted(by_chance)[round((1 - LEVEL) * (PERMUTATIONS + 1)) - 1])
+    limit = max(
+        MIN_YOUDEN_J, sorted(by_chance)[round((1 - SIGNIFICANCE) * (LABEL_PERMUTATIONS + 1)) - 1]
+    )
     found = list[Correlation]()
     for name, values in quantities.items():
         youden_j, firsts, lasts = _best_ranges(bins[name], labels, classes)
         label = int(youden_j.argmax())
         if youden_j[label] > limit:
             inside = (bins[name] >= firsts[label]) & (bins[name] <= lasts[label])
-            lowest, highest = float(values[inside].min()), float(values[inside].max())
             shares = (float(inside[(labels == label) == own].mean()) for own in (True, False))
-            found.append(Correlation(name, images.class_names[label], lowest, highest, *shares))
+            ends = float(values[inside].min()), float(values[inside].max())
+            found.append(Correlation(name, images.class_names[label], *ends, *shares))
     return sorted(found, key=lambda each: each.of_others - each.of_class)
 
 
 def _best_ranges(
     bins: IntArray, labels: IntArray, classes: int
 ) -> tuple[FloatArray, IntArray, IntArray]:
-    """For each class Youden's J of the range of bins that predicts it best, and the first and the last bin of
-    that range; each [classes]."""
+    """Youden's J of the range of bins that predicts each class best, and the first and the last bin of that
+    range; each [classes]."""
     count = int(bins.max()) + 1
     cells = np.bincount(bins * classes + labels, minlength=count * classes)
     of_class = cells.reshape(count, classes).astype(np.float64)

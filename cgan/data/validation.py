@@ -42,7 +42,7 @@ def validation(data: Images, params: ValidateParams, name: str) -> Report:
 
 
 def notes_on_images(data: Images, name: str) -> tuple[str, ...]:
-    """What is odd in images, which have to be some. Raises DataError where they are of another scale."""
+    """Notes on what is odd in one or more images. Raises DataError where they are of another scale."""
     if data.pixels.max() <= 1:
         raise DataError(
             f"{name}: expected values from 0 to 255, found none above 1. Multiply pixels that are scaled to "
@@ -98,7 +98,8 @@ def _check_counts(data: Images, params: ValidateParams, name: str) -> None:
     """Raises DataError when a class has no image, or too few. The message has the notes of `data`, too: they
     say what was left out."""
     counts, names = data.counts, data.class_names
-    present, missing = np.flatnonzero(counts).tolist(), np.flatnonzero(counts == 0).tolist()
+    present = np.flatnonzero(counts).tolist()
+    missing = np.flatnonzero(counts == 0).tolist()
     few = {names[n]: int(counts[n]) for n in present if counts[n] < params.min_per_class}
     if len(present) < 2:
         problem = f"expected 2 classes or more, found {names[present[0]]} alone."

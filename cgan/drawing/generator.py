@@ -134,9 +134,9 @@ class Generator:
         _check_seed(seed)
         import torch
 
-        from cgan.models.sampling import picture_of
+        from cgan.models.sampling import to_picture
 
-        return picture_of(self.model.draw(torch.tensor(labels), seed))
+        return to_picture(self.model.draw(torch.tensor(labels), seed))
 
     def picture(
         self,

@@ -1,1 +1,1 @@
-"""What draws: the kinds of generators, their files, sampling, and the device they compute on."""
+"""The kinds of generators, their files, sampling, and the device they compute on."""

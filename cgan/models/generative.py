@@ -1,4 +1,4 @@
-"""What draws: the interface of all kinds of generators."""
+"""The interface of all kinds of generators."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cgan.models.kinds import KINDS, GeneratorKind
 
 @dataclass(frozen=True)
 class ModelSizes:
-    """What every model's file says of it, as JSON; a kind adds what it takes to build one again."""
+    """The facts in every model's file, as JSON; a kind adds those by which it is built again."""
 
     kind: str  # in KINDS
     classes: int
@@ -54,7 +54,7 @@ class GenerativeModel(nn.Module):
 
     @property
     def params(self) -> dict[str, Any]:
-        """Of a model without a training, the params of its kind, with a value for each `auto`."""
+        """The params of its kind, with a value for each `auto`, where it is made without a training."""
         return {}
 
     @property
@@ -73,7 +73,7 @@ class GenerativeModel(nn.Module):
 
     @property
     def description(self) -> str:
-        """What model it is, in a few words."""
+        """The model in a few words."""
         raise AssertionError("a subclass describes itself")
 
     @property
@@ -94,6 +94,6 @@ class GenerativeModel(nn.Module):
         raise AssertionError("a subclass draws")
 
     def interpolation(self, labels: Tensor, steps: int, seed: int) -> Tensor | None:
-        """For each label `steps` images, all on the same way from one latent to another: uint8 [N · steps, C,
-        H, W]. None: it has no latents."""
+        """Images on the same way from one latent to another, `steps` for each label: uint8 [N · steps, C, H,
+        W]. None: it has no latents."""
         return None

@@ -74,8 +74,8 @@ def find_device(name: str, setting_name: str) -> torch.device:
 
 
 def _has_bfloat16(device: torch.device) -> bool:
-    """Whether it computes in bfloat16. What has no instructions for it, such as GPUs before Ampere, emulates
-    it, slower than float32."""
+    """True for a device that computes in bfloat16. Those without instructions for it, such as GPUs before
+    Ampere, emulate it, slower than float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = getattr(
@@ -125,7 +125,7 @@ def exact_floats() -> contextlib.AbstractContextManager[None]:
 
 
 def fits_in_memory(pixels: Tensor, device: torch.device) -> bool:
-    """Whether the images take at most half of the GPU's free memory. A CPU and an Apple GPU use the host's
+    """True where the images take at most half of the GPU's free memory. A CPU and an Apple GPU use the host's
     memory, which holds them already."""
     return device.type != "cuda" or pixels.nbytes <= torch.cuda.mem_get_info(device)[0] / 2
 
@@ -178,7 +178,7 @@ def parts_on_threads(parts: int) -> Iterator[Map]:
 
 
 def available_threads() -> int:
-    """How many threads the process may use, also when asked during work in parts."""
+    """The number of threads that the process may use, also when asked during work in parts."""
     return _threads_outside or torch.get_num_threads()
 
 

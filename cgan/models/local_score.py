@@ -62,7 +62,7 @@ SECONDS_PER_STEP, SECONDS_PER_VALUE = 1.5e-3, 2.8e-9
 
 @dataclass(frozen=True)
 class LocalScoreSettings:
-    """How drawings are made. The noise `sigma_max` and `sigma_min` has the unit of pixels from -1 to 1."""
+    """Settings of the drawing. The noise `sigma_max` and `sigma_min` has the unit of pixels from -1 to 1."""
 
     steps: int = 12
     sigma_max: float = SIGMA_MAX
@@ -96,7 +96,8 @@ class LocalScoreSampler(GenerativeModel):
         self.register_buffer("images", images)
         self.register_buffer("labels", labels)
         self.settings = settings
-        classes, (channels, height, width) = int(labels.max()) + 1, images.shape[1:]
+        classes = int(labels.max()) + 1
+        channels, height, width = images.shape[1:]
         self.architecture = SamplerArchitecture(
             "local_score", classes, channels, height, width, settings
         )
@@ -186,7 +187,8 @@ def _rng(seed: int, position: int) -> torch.Generator:
 def noise_levels(settings: LocalScoreSettings) -> list[float]:
     """σ of each step, falling (see `LocalScoreSettings.rho`)."""
     rho = settings.rho
-    first_root, last_root = settings.sigma_max ** (1 / rho), settings.sigma_min ** (1 / rho)
+    first_root = settings.sigma_max ** (1 / rho)
+    last_root = settings.sigma_min ** (1 / rho)
     return [float(root) ** rho for root in np.linspace(first_root, last_root, settings.steps)]
 
 
@@ -355,7 +357,7 @@ def suitable_settings(height: int, width: int) -> LocalScoreSettings:
 
 
 def may_be_photographs(pixels: Tensor) -> bool:
-    """Whether images are in colour, or grey without a plain background, which sketches and characters have.
+    """True for images in colour, or grey without a plain background, which sketches and characters have.
     In photographs the checkerboard of a GAN's transposed convolutions would show (Odena et al., Distill
     2016)."""
     largest_count = int(pixels.flatten().bincount().max())  # of pixels of one value

@@ -45,7 +45,7 @@ class Architecture(ModelSizes):
 
 
 def _halvings(height: int, width: int) -> int:
-    """How often the sides are halved from the image to the smallest map: until the longer side has at most 8
+    """Times that the sides are halved from the image to the smallest map: until the longer side has at most 8
     pixels (28 → 7: twice), and at least twice; but not below one pixel on the shorter side."""
     wanted = max(2, math.ceil(math.log2(max(height, width) / 8)))
     possible = int(math.log2(min(height, width)))

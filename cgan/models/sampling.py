@@ -84,7 +84,7 @@ def interpolate_latents(start: Tensor, end: Tensor, steps: int) -> Tensor:
     return mixed / torch.sin(angle)
 
 
-def picture_of(images: Tensor) -> Picture:
+def to_picture(images: Tensor) -> Picture:
     """uint8 [..., C, H, W] → numpy [..., H, W, C], without the channel where it is grey."""
     array: Picture = images.movedim(-3, -1).contiguous().cpu().numpy()
     return array[..., 0] if array.shape[-1] == 1 else array

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cgan.data.images import SPLITS, Images, IntArray, first_copies, joined
 from cgan.models.generative import GenerativeModel
-from cgan.models.sampling import picture_of
+from cgan.models.sampling import to_picture
 from cgan.quality.judge import Judge, predict
 from cgan.quality.likeness import nearest_neighbours
 
@@ -35,7 +35,7 @@ MAX_JUDGED_PIXELS = 60_000_000  # in which labels that look wrong are looked for
 
 def tile(image: Tensor) -> str:
     """An image uint8 [C, H, W] as a data URI."""
-    return _uri(Image.fromarray(picture_of(image)), TILE_SIZE)
+    return _uri(Image.fromarray(to_picture(image)), TILE_SIZE)
 
 
 def preview_tile(png: bytes) -> str:

@@ -59,7 +59,9 @@ def _validate(
         known = [f"{section}.{field}" for field in (*kind.model_fields, *others)]
     # A value that is neither a number nor `auto` has two errors with one key, one after the other.
     by_key = groupby(found, lambda problem: _key((*prefix, *problem["loc"])))
-    problems = [_describe(key if key != section else "", [*each], known) for key, each in by_key]
+    problems = [
+        _problem_in_words(key if key != section else "", [*each], known) for key, each in by_key
+    ]
     if len(problems) == 1:
         raise ParamsError(f"{name}: {problems[0]}")
     lines = bullets(problems, len(problems))
@@ -75,7 +77,7 @@ def _key(location: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in [*location[:depth], *indices] if part != "[key]")
 
 
-def _describe(key: str, problems: list[Any], known: list[str]) -> str:
+def _problem_in_words(key: str, problems: list[Any], known: list[str]) -> str:
     """The problems of one key as a sentence. `known`: the keys that there are."""
     kind, value = problems[0]["type"], problems[0]["input"]
     is_unknown = kind == "extra_forbidden"

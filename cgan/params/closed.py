@@ -1,17 +1,14 @@
-"""What version 1.0 closed of params.yaml, by key, section or `key: value`, with what to do instead."""
+"""Keys of params.yaml that version 1.0 closed, as key, section or `key: value`, with what to do instead."""
 
 _CONSTANT = "it is a constant; leave the key out"
 _OF_DEMO = "it is a part of the generator demo; choose that one, or leave the key out"
-_OF_DEMO_KEYS = (
-    *("discriminator", "objective", "optimizer", "adadelta_rho", "adadelta_eps", "gradient_clip"),
-)
+_DEMO_KEYS = "discriminator objective optimizer adadelta_rho adadelta_eps gradient_clip"
 _CONSTANT_KEYS = (
-    *("adam_beta2", "final_lr_fraction", "r1_every", "log_every", "save_every", "previews"),
-    *("score_cap", "score_sources"),
+    "adam_beta2 final_lr_fraction r1_every log_every save_every previews score_cap score_sources"
 )
 CLOSED = {
-    **{f"train.{key}": _OF_DEMO for key in _OF_DEMO_KEYS},
-    **{f"train.{key}": _CONSTANT for key in _CONSTANT_KEYS},
+    **{f"train.{key}": _OF_DEMO for key in _DEMO_KEYS.split()},
+    **{f"train.{key}": _CONSTANT for key in _CONSTANT_KEYS.split()},
     **{f"train_judge.{key}": _CONSTANT for key in ("batch_size", "peak_lr", "width")},
     "train.cpu_parts": "it follows from the device; leave the key out",
     "train.generator: embed": "choose deconv",

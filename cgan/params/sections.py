@@ -33,7 +33,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
-def _require(is_valid: Callable[[str], bool], problem: str) -> AfterValidator:
+def _text_check(is_valid: Callable[[str], bool], problem: str) -> AfterValidator:
     """A check of a text. The message quotes the text, and says what is wrong with it."""
 
     def check(text: str) -> str:
@@ -57,14 +57,14 @@ def _check_pattern(text: str) -> str:
     return text
 
 
-_Printable = _require(str.isprintable, "holds characters that cannot be shown. Remove them")
-_Inside = _require(_stays_inside, "leads outside. Give a relative name without `..`")
+_Printable = _text_check(str.isprintable, "holds characters that cannot be shown. Remove them")
+_Inside = _text_check(_stays_inside, "leads outside. Give a relative name without `..`")
 # In a text to draw, commas and spaces stand between the names of classes.
-_OneClass = _require(
+_OneClass = _text_check(
     lambda name: "," not in name and name == name.strip(),
     "has a comma, or a space at an end. Remove it",
 )
-_Kind = _require(lambda name: name in ("auto", *KINDS), f"is none of auto, {', '.join(KINDS)}")
+_Kind = _text_check(lambda name: name in ("auto", *KINDS), f"is none of auto, {', '.join(KINDS)}")
 
 PrintableText = Annotated[str, Field(min_length=1), _Printable]  # on one line
 GroupPattern = Annotated[PrintableText, AfterValidator(_check_pattern)]
@@ -86,7 +86,7 @@ class _Sized(Section):
 
 
 class FormParams(_Sized):
-    """How a .zip or pictures are read: the CSV to take out of it, and the size that pictures are made."""
+    """Options of reading: the CSV to take out of a .zip, and the size that pictures are made."""
 
     member: RelativeName = "train.csv"
     fit: Literal["crop", "pad"] = "crop"
@@ -203,7 +203,7 @@ class TrainParams(TrainChoices):
 
     @property
     def is_demo(self) -> bool:
-        """Whether networks, losses, optimizer and update are those of the demo."""
+        """True where networks, losses, optimizer and update are those of the demo."""
         return self.generator == "demo"
 
     @property
@@ -292,7 +292,7 @@ class SweepParams(Section):
 
 
 class TrackingParams(Section):
-    """What is sent to MLflow."""
+    """The experiment of MLflow in which runs are recorded."""
 
     experiment: ExperimentName = "cgan"
 

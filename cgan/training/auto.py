@@ -62,12 +62,14 @@ MAX_EASY_DISTANCE = 0.53
 # tell apart. Chosen by hand, from digits (.06 of them, chance .9: .07 here) and photographs (.72 of them, so
 # .8).
 MAX_EASY_OTHER_CLASS = 0.5
-# `auto` takes no sampler that needs more than MAX_DRAWING_S seconds of a core to draw the fewest images that
-# are judged: so many of each class. Chosen by hand.
-FEWEST_JUDGED_PER_CLASS, MAX_DRAWING_S = 100, 1200.0
-# To bound the time, the neighbours of at most MAX_QUERIES images are sought, among at most MAX_SAMPLE.
-MAX_QUERIES, MAX_SAMPLE = 1000, 4000
-MAX_SIDE = 32  # pixels: larger images are made smaller, so that MAX_SAMPLE fit into memory
+# `auto` takes no sampler that needs more than MAX_JUDGED_DRAWINGS_S seconds of a core to draw the fewest images
+# that are judged: so many of each class. Chosen by hand.
+FEWEST_JUDGED_PER_CLASS = 100
+MAX_JUDGED_DRAWINGS_S = 1200.0
+# To bound the time, the neighbours of so many images are sought at most, among at most MAX_SAMPLE.
+MAX_NEIGHBOURS_SOUGHT = 1000
+MAX_SAMPLE = 4000
+COMPARED_SIDE = 32  # pixels: larger images are made smaller, so that MAX_SAMPLE fit into memory
 RESIZED_AT_ONCE = 100  # images
 
 
@@ -95,7 +97,7 @@ def choose(params: TrainChoices, images: Images) -> Choice:
     if suits_sampler and params.total_kimg == "auto":
         choice = make("local_score", params, images)
         drawings = FEWEST_JUDGED_PER_CLASS * images.classes
-        if choice.model and drawings * choice.model.seconds_per_drawing <= MAX_DRAWING_S:
+        if choice.model and drawings * choice.model.seconds_per_drawing <= MAX_JUDGED_DRAWINGS_S:
             return choice
     return choose_gan(params, images)
 
@@ -181,7 +183,7 @@ def spread_sample(images: Images) -> Tensor:
 
 
 class Neighbours(NamedTuple):
-    """How much images are like the nearest other image, by their pixels."""
+    """Distances of images to the nearest other image, by their pixels, and its class."""
 
     distance: float
     """The median distance to it, over √2·‖σ‖ with σ the standard deviation of each pixel: the mean squared
@@ -193,29 +195,32 @@ class Neighbours(NamedTuple):
 
     @property
     def classes_alike(self) -> bool:
-        """Whether the classes are hard to tell apart by their pixels."""
+        """True where the classes are hard to tell apart by their pixels."""
         return 1 - self.same_class > MAX_EASY_OTHER_CLASS * (1 - self.chance)
 
     @property
     def are_hard(self) -> bool:
-        """Whether the images are hard for a GAN (see the top of this module)."""
+        """True where the images are hard for a GAN (see the top of this module)."""
         return self.distance > MAX_EASY_DISTANCE or self.classes_alike
 
 
 def measure_neighbours(images: Images) -> Neighbours:
-    """How near images lie to others: of many images, those of a random sample, always the same one."""
+    """The `Neighbours` of images: of many, those of a random sample, always the same one."""
     rng = torch.Generator().manual_seed(0)
     sample = torch.randperm(len(images), generator=rng)[:MAX_SAMPLE]
-    height, width = (min(side, MAX_SIDE) for side in images.shape[1:])
+    height, width = (min(side, COMPARED_SIDE) for side in images.shape[1:])
     chunks = (images.tensors.pixels[rows].float() for rows in sample.split(RESIZED_AT_ONCE))
     pixels = torch.cat([adaptive_avg_pool2d(chunk, (height, width)).flatten(1) for chunk in chunks])
     labels = images.tensors.labels[sample]
-    distances = torch.cdist(pixels[:MAX_QUERIES], pixels)
+    distances = torch.cdist(pixels[:MAX_NEIGHBOURS_SOUGHT], pixels)
     distances.fill_diagonal_(math.inf)
     nearest = distances.min(dim=1)
     random_distance: float = math.sqrt(2) * pixels.std(dim=0).norm().item()
     return Neighbours(
         distance=nearest.values.median().item() / max(random_distance, 1e-9),
-        same_class=(labels[nearest.indices] == labels[:MAX_QUERIES]).double().mean().item(),
+        same_class=(labels[nearest.indices] == labels[:MAX_NEIGHBOURS_SOUGHT])
+        .double()
+        .mean()
+        .item(),
         chance=(labels.bincount() / len(labels)).square().sum().item(),
     )

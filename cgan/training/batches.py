@@ -59,7 +59,9 @@ class Feed:
     def __init__(
         self, data: Images, params: TrainParams, device: torch.device, steps_per_chunk: int
     ) -> None:
-        self.params, self.device, self.steps_per_chunk = params, device, steps_per_chunk
+        self.params = params
+        self.device = device
+        self.steps_per_chunk = steps_per_chunk
         pixels, labels, _ = data.tensors
         self.labels = labels.to(device)
         self.pixels = pixels.to(device) if fits_in_memory(pixels, device) else pixels
@@ -83,7 +85,8 @@ class Feed:
     def _prepare(self, chunk: int) -> None:
         p, steps = self.params, self.steps_per_chunk
         rows = torch.stack([self._rows(chunk * steps + number) for number in range(steps)])
-        self._label_rows, self._pixel_rows = rows.to(self.device), rows.to(self.pixels.device)
+        self._label_rows = rows.to(self.device)
+        self._pixel_rows = rows.to(self.pixels.device)
         rng = torch.Generator().manual_seed(p.seed * LATENT_SEED_STRIDE + chunk)
         latents = torch.randn(steps, p.batch_size, p.latent_dim, generator=rng)
         self._latents = latents.to(self.device)

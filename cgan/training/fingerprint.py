@@ -11,7 +11,7 @@ from cgan.models.file_facts import FORMAT
 from cgan.models.hardware import Hardware
 from cgan.params.sections import TrainParams
 
-PACKAGE = Path(__file__).resolve().parent.parent
+CODE_FOLDER = Path(__file__).resolve().parent.parent
 # The packages that compute the weights: their sources are hashed, comments included.
 HASHED_PACKAGES = ("models", "training")
 
@@ -19,8 +19,8 @@ HASHED_PACKAGES = ("models", "training")
 def determining_facts(
     params: TrainParams, images: Images, hardware: Hardware, judge: str
 ) -> dict[str, Any]:
-    """What determines a training's weights and the facts in its file, as plain JSON. `judge` is the digest of
-    the judge that probes; "" without one.
+    """Facts that determine a training's weights and the facts in its file, as plain JSON. `judge` is the
+    digest of the judge that probes; "" without one.
 
     Not in it: the model of the CPU or GPU, packages other than torch, and code outside HASHED_PACKAGES. Of
     that code, the formulas of a probe (`cgan.quality.judge`) change no weight, but can
@@ -36,7 +36,7 @@ def determining_facts(
         "code": {
             f"{package}/{path.name}": sha256_of(path)
             for package in HASHED_PACKAGES
-            for path in sorted((PACKAGE / package).glob("*.py"))
+            for path in sorted((CODE_FOLDER / package).glob("*.py"))
             if path.name != "fit.py"  # it calls the training, and computes nothing
         },
         "torch": torch.__version__,

@@ -43,7 +43,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Run:
-    """A training and its result. A notebook shows it as a table with the last preview."""
+    """A training and its result. A notebook shows it as a table with the last preview.
+
+    >>> pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 12), np.uint8)
+    >>> images = cgan.Images(pixels, ["shoe", "bag"] * 20)
+    >>> run: cgan.Run = cgan.fit(images, "fast", total_kimg=0.1, batch_size=8, progress=False)
+    >>> run
+    <Run: upsample; 12 steps of 8 images in ...; seed 1>
+    >>> run.step, run.finished, [*run.history][:3]
+    (12, True, ['step', 'kimg', 'learning_rate'])
+    """
 
     generator: Generator
     """Draws images of the classes; `run.generator.save("digits.safetensors")` keeps it."""
@@ -131,8 +140,11 @@ def fit(
 ) -> Run:
     """Train a generator on images, which draws any of their classes. A minute for digits on two cores.
 
-    >>> run = cgan.fit(images, preset="fast", seed=1)
-    >>> run.generator.picture("2024")
+    >>> pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 12), np.uint8)
+    >>> images = cgan.Images(pixels, ["shoe", "bag"] * 20)
+    >>> run = cgan.fit(images, "fast", total_kimg=0.1, batch_size=8, progress=False)
+    >>> run.generator.draw(["bag", "shoe", "bag"], seed=1).shape
+    (3, 8, 12)
 
     `preset`: default, fast, best, gpu, demo or local_score (`cgan.params.presets`). `params`: any param of a
     training by its name, such as `total_kimg=320.0` or `device="cuda"`; `TrainChoices` in
@@ -211,7 +223,7 @@ def locked_folder(folder: Path | None) -> Iterator[None]:
         yield
 
 
-def _table(columns: Sequence[str], records: Sequence[Record]) -> pd.DataFrame:
+def _records_table(columns: Sequence[str], records: Sequence[Record]) -> pd.DataFrame:
     """Records as a table, the step a whole number."""
     table = pd.DataFrame(records, columns=[*columns], dtype=float).astype({"step": int})
     return table.rename(columns=lambda name: name.removeprefix("progress/"))
@@ -223,8 +235,8 @@ def make_run(result: TrainingResult, choice: Choice, images: Images) -> Run:
     return Run(
         generator=Generator(result.generator, facts),
         choice=choice,
-        history=_table(HISTORY_COLUMNS, result.history),
-        probes=_table(PROBE_COLUMNS, result.probes),
+        history=_records_table(HISTORY_COLUMNS, result.history),
+        probes=_records_table(PROBE_COLUMNS, result.probes),
         previews=result.previews,
         seconds=None if result.resumed_from else result.wall_time_s,
         step=result.step,

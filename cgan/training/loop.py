@@ -1,4 +1,4 @@
-"""From images to a generator: the training loop of a GAN, or what needs no training.
+"""The training loop of a GAN, from images to a generator; or what needs no training.
 
 `cgan.fit` and the stage train call `train_or_make`. `train` is the loop: steps, records, previews, probes,
 checkpoints, and when to stop.
@@ -47,14 +47,14 @@ from cgan.training.update import train_step
 # depend on it, too.
 LOG_EVERY = 50
 SAVE_EVERY = 250  # steps between checkpoints
-PREVIEWS = 12
+PREVIEW_COUNT = 12
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class TrainingResult:
-    """What a training gives: models in eval mode on the CPU, records, and previews as PNG by step. Of a
+    """The result of a training: models in eval mode on the CPU, records, and previews as PNG by step. Of a
     generator that is not trained there is nothing else."""
 
     generator: GenerativeModel
@@ -133,7 +133,7 @@ def train(
         log.info("Resuming at step %d of %d.", state.step, params.total_steps)
     paths = preview_paths(folder / "previews") if folder else {}
     previews = {step: path.read_bytes() for step, path in paths.items()}
-    steps_with_preview = preview_steps(PREVIEWS, params.total_steps)
+    steps_with_preview = preview_steps(PREVIEW_COUNT, params.total_steps)
     steps_with_probe = probe_steps(params.probes, params.total_steps) if monitor else set()
 
     def preview_and_probe_if_due() -> None:

@@ -24,7 +24,7 @@ PREVIEW_COLUMNS, PREVIEW_CLASSES = 8, 50
 PROBE_DRAWINGS, MAX_PROBED_CLASSES = 1000, 50
 # The least diversity of a class, as a fraction of that of its real images. Chosen by hand: healthy trainings
 # had .55 to 1.34.
-MIN_DIVERSITY = 0.25
+COLLAPSED_DIVERSITY = 0.25
 # A training ends when so many probes in a row show a collapse: a single unlucky one ends nothing. Chosen by
 # hand.
 COLLAPSES_IN_A_ROW = 2
@@ -47,7 +47,9 @@ class ProbeMonitor:
         order = torch.randperm(len(data), generator=rng)
         probed = (counts > 0).nonzero()[:MAX_PROBED_CLASSES, 0]
         order = order[torch.isin(labels[order], probed)]
-        self.judge, self.names, self.seed = judge, data.class_names, seed
+        self.judge = judge
+        self.names = data.class_names
+        self.seed = seed
         self.labels = probed[torch.arange(PROBE_DRAWINGS) % len(probed)]
         self.real_features = predict(judge, pixels[order[: 2 * PROBE_DRAWINGS]]).features
         per_class = 2 * PROBE_DRAWINGS // len(probed)
@@ -78,11 +80,11 @@ class ProbeMonitor:
         `probes` are the records of a training, with PROBE_COLUMNS."""
         last = [probe for probe in probes if probe["progress/kimg"] > WARM_UP_KIMG]
         worst = [probe["probe/diversity_worst_class"] for probe in last[-COLLAPSES_IN_A_ROW:]]
-        if len(worst) < COLLAPSES_IN_A_ROW or max(worst) >= MIN_DIVERSITY:
+        if len(worst) < COLLAPSES_IN_A_ROW or max(worst) >= COLLAPSED_DIVERSITY:
             return None
         return (
             f"mode collapse: drawings of class {self.names[self.worst_class]} vary {worst[-1]:.2f} times as "
-            f"much as real images (expected: at least {MIN_DIVERSITY})"
+            f"much as real images (expected: at least {COLLAPSED_DIVERSITY})"
         )
 
 
@@ -113,7 +115,9 @@ def preview_steps(count: int, total_steps: int) -> set[int]:
 def draw_preview(state: TrainState, names: list[str]) -> Picture:
     """Drawings of the generator's EMA: a row a class (the first 50) with its name, and a column a latent,
     always the same ones."""
-    p, names, device = state.params, names[:PREVIEW_CLASSES], state.hardware.device
+    p = state.params
+    names = names[:PREVIEW_CLASSES]
+    device = state.hardware.device
     rng = torch.Generator().manual_seed(p.seed)
     latents = torch.randn(PREVIEW_COLUMNS, p.latent_dim, generator=rng).repeat(len(names), 1)
     labels = torch.arange(len(names)).repeat_interleave(PREVIEW_COLUMNS)

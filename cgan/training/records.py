@@ -1,4 +1,4 @@
-"""What a training leaves beside its models: rows of numbers by name, as CSV, and previews."""
+"""The files that a training leaves beside its models: rows of numbers by name, as CSV, and previews."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write_records(path: Path, columns: Sequence[str], records: Sequence[Record])
 
 
 def read_records(path: Path) -> list[Record]:
-    """What `write_records` wrote."""
+    """The records that `write_records` wrote."""
     names, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
     return [dict(zip(names, map(float, row), strict=True)) for row in rows]
 

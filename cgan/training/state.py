@@ -119,7 +119,8 @@ class TrainState:
                 weights, p.lr, DEMO_ADADELTA_RHO, DEMO_ADADELTA_EPS, capturable=on_cuda
             )
         # A tensor on the device, like all that a step reads: no step waits for a copy from the host.
-        lr, betas = torch.tensor(p.lr, device=device), (p.adam_beta1, ADAM_BETA2)
+        lr = torch.tensor(p.lr, device=device)
+        betas = p.adam_beta1, ADAM_BETA2
         return without_compiler(torch.optim.Adam)(
             weights, lr, betas, fused=True, capturable=on_cuda
         )

@@ -207,7 +207,7 @@ def step_optimizer(
 
 
 def first_maps(part: BatchPart) -> Tensor:
-    """What the discriminator's first convolution makes of a batch of fakes and then reals,
+    """The maps of the discriminator's first convolution, for a batch of fakes and then reals:
     [2B, features, ⌊H/2⌋, ⌊W/2⌋]."""
     with part.hardware.autocast():
         fakes_and_reals = torch.cat([part.shifted_fakes.detach(), part.batch.real])

@@ -124,7 +124,7 @@ def test_auto_takes_a_sampler_for_photographs(monkeypatch: pytest.MonkeyPatch) -
     for asked in ({"total_kimg": 50.0}, {"generator": "upsample"}):
         gan = choose(CHOICES.model_copy(update=asked), images)
         assert gan.model is None and gan.params.generator != "local_score"
-    monkeypatch.setattr(auto, "MAX_DRAWING_S", 1.0)
+    monkeypatch.setattr(auto, "MAX_JUDGED_DRAWINGS_S", 1.0)
     assert choose(CHOICES, images).model is None
     wanted = {"generator": "local_score", "score_window_scale": 0.7}
     found = choose(CHOICES.model_copy(update=wanted), images)

@@ -84,7 +84,7 @@ def test_another_torch_format_or_line_that_computes_changes_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy_code(tmp_path)
-    monkeypatch.setattr(fingerprints, "PACKAGE", tmp_path / "cgan")
+    monkeypatch.setattr(fingerprints, "CODE_FOLDER", tmp_path / "cgan")
     assert fingerprint_of()[0] == FINGERPRINT, "the same text, elsewhere"
     for name in ("training/update", "models/networks"):
         with (tmp_path / f"cgan/{name}.py").open("a") as source:

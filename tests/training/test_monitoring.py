@@ -101,7 +101,7 @@ def test_a_training_stopped_between_two_bad_probes_ends_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(monitoring, "WARM_UP_KIMG", 0.0)
-    monkeypatch.setattr(monitoring, "MIN_DIVERSITY", 1e9)
+    monkeypatch.setattr(monitoring, "COLLAPSED_DIVERSITY", 1e9)
     judge, params = Judge(3, 1, 4).eval(), params_of(probes=10)
     monitor = ProbeMonitor(judge, DATA, 1)
     train(DATA, params, folder=tmp_path, should_stop=stop_after(1), monitor=monitor)
