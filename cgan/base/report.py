@@ -115,8 +115,8 @@ class Table:
         return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, marks, *rows))
 
     def as_html(self) -> str:
-        """The table with its heading as caption; on a phone each row is a card, in which `data-of` names the cells. A
-        cell that is markup already (`__html__`) stays as it is."""
+        """The table with its heading as caption; on a phone each row is a card, in which `data-of` names the
+        cells. A cell that is markup already (`__html__`) stays as it is."""
         cells = [*self.rows]
         if self.notes:
             cells = [[*row, note] for row, note in zip(cells, self.notes, strict=True)]

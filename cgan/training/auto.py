@@ -62,8 +62,8 @@ MAX_EASY_DISTANCE = 0.53
 # tell apart. Chosen by hand, from digits (.06 of them, chance .9: .07 here) and photographs (.72 of them, so
 # .8).
 MAX_EASY_OTHER_CLASS = 0.5
-# `auto` takes no sampler that needs more than MAX_JUDGED_DRAWINGS_S seconds of a core to draw the fewest images
-# that are judged: so many of each class. Chosen by hand.
+# `auto` takes no sampler that needs more than MAX_JUDGED_DRAWINGS_S seconds of a core to draw the fewest
+# images that are judged: so many of each class. Chosen by hand.
 FEWEST_JUDGED_PER_CLASS = 100
 MAX_JUDGED_DRAWINGS_S = 1200.0
 # To bound the time, the neighbours of so many images are sought at most, among at most MAX_SAMPLE.
