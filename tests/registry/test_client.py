@@ -41,7 +41,7 @@ def add_versions(registry: Registry, count: int, verdict: str = "passed") -> Non
 def cgan(*arguments: str) -> str:
     result = CliRunner().invoke(app, list(arguments))
     assert result.exit_code == 0, result.exception
-    return result.output
+    return result.stdout
 
 
 def refusal(*arguments: str) -> str:
