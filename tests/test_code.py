@@ -52,7 +52,7 @@ CEILINGS = {
     "cgan/training": 1_656,
     "cgan/utility": 869,
     "flows": 856,
-    "tests": 12_549,
+    "tests": 12_550,
 }
 PAGE_LINES = 1_332  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/
