@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from cgan.base.notebook import Progress, silent
 from cgan.models.kinds import KINDS, GeneratorKind
 
 
@@ -88,9 +89,9 @@ class GenerativeModel(nn.Module):
         """The device of the weights, on which it draws."""
         return next(chain(self.parameters(), self.buffers())).device
 
-    def draw(self, labels: Tensor, seed: int) -> Tensor:
+    def draw(self, labels: Tensor, seed: int, progress: Progress = silent) -> Tensor:
         """An image a label: uint8 [N, C, H, W] on the CPU, for labels int64 [N]. It depends on the seed, its
-        position and its label alone, not on how many are drawn."""
+        position and its label alone, not on how many are drawn. What draws for long shows its `progress`."""
         raise AssertionError("a subclass draws")
 
     def interpolation(self, labels: Tensor, steps: int, seed: int) -> Tensor | None:

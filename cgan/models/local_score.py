@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cgan.base.notebook import Progress, silent
 from cgan.models.generative import GenerativeModel, ModelSizes
 from cgan.models.hardware import available_threads, parts_on_threads
 from cgan.models.sampling import to_uint8
@@ -142,7 +143,7 @@ class LocalScoreSampler(GenerativeModel):
         values = sum(sources) * self.images[0].numel()
         return SECONDS_PER_STEP * self.settings.steps + SECONDS_PER_VALUE * values
 
-    def draw(self, labels: Tensor, seed: int) -> Tensor:
+    def draw(self, labels: Tensor, seed: int, progress: Progress = silent) -> Tensor:
         """One image a label: uint8 [M, C, H, W] on the CPU, for labels int64 [M], each with images.
 
         On one device equal (seed, position, label) are equal images.
@@ -156,7 +157,11 @@ class LocalScoreSampler(GenerativeModel):
 
         threads = available_threads() if self.images.device.type == "cpu" else 1
         with parts_on_threads(threads) as parallel:
-            drawings = list(parallel(draw_at, range(len(labels))))
+            steps = progress("drawings", range(len(labels)))
+            drawings = [
+                drawing
+                for drawing, _ in zip(parallel(draw_at, range(len(labels))), steps, strict=True)
+            ]
         return torch.stack(drawings) if drawings else torch.empty(0, *self.shape, dtype=torch.uint8)
 
     @torch.inference_mode()

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from cgan.base.errors import ParamsError
+from cgan.base.notebook import Progress, silent
 from cgan.base.settings import setting
 from cgan.models import sampling
 from cgan.models.generative import GenerativeModel, ModelSizes
@@ -96,7 +97,7 @@ class GeneratorNetwork(_Network, GenerativeModel):
     def from_condition(self, latents: Tensor, condition: Tensor) -> Tensor:
         raise AssertionError("build_generator() makes the network")
 
-    def draw(self, labels: Tensor, seed: int) -> Tensor:
+    def draw(self, labels: Tensor, seed: int, progress: Progress = silent) -> Tensor:
         latents = sampling.draw_latents(seed, len(labels), self.architecture.latent_dim)
         return sampling.render(self, latents, labels.to(self.device))
 

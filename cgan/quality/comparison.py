@@ -58,7 +58,20 @@ class Change:
 @dataclass(frozen=True, repr=False)
 class Comparison(Answer):
     """Changes from A to B in each metric that both have; none where the two were measured differently, of
-    which `conditions` says in what. `is_same`: are both of one generator?"""
+    which `conditions` says in what. `is_same`: are both of one generator?
+
+    >>> judged = [
+    ...     cgan.evaluate(run.generator, train, held_out, samples=300, gan_train_kimg=0, seed=seed)
+    ...     for seed in (1, 2)
+    ... ]
+    >>> comparison = cgan.compare(*judged)
+    >>> comparison.report().verdict
+    'not compared'
+    >>> comparison.conditions
+    {'seed': (1, 2)}
+    >>> comparison.metrics("better")
+    []
+    """
 
     changes: Sequence[Change]
     conditions: Mapping[str, tuple[Any, Any]]
@@ -112,7 +125,12 @@ class Comparison(Answer):
 def compare(a: Evaluation, b: Evaluation) -> Comparison:
     """Comparison of the generator of `b` with that of `a`: each metric that both have, with the 95 % interval
     of the difference, which covers the drawings and the held-out images. Numbers are compared only where
-    both were measured alike: by one judge, on one hold-out, with the same params."""
+    both were measured alike: by one judge, on one hold-out, with the same params.
+
+    >>> evaluation = cgan.evaluate(run.generator, train, held_out, samples=300, gan_train_kimg=0)
+    >>> cgan.compare(evaluation, evaluation).verdict
+    'no difference'
+    """
     conditions = context_differences(a, b)
     changes = []
     for key, score in ({} if conditions else a.metrics).items():

@@ -82,6 +82,10 @@ def evaluate(
 
     Raises DataError where the images are not of one kind, or too few, ParamsError for a param that does not
     exist or does not fit.
+
+    >>> evaluation = cgan.evaluate(run.generator, train, held_out, samples=300, gan_train_kimg=0)
+    >>> evaluation.score("recall").interval
+    (..., ...)
     """
     own = "judge", "test", "progress"
     how = check_section(EvaluateParams, "evaluate", params, "cgan.evaluate", *own)
@@ -92,7 +96,7 @@ def evaluate(
         judge = train_judge(train, JudgeParams(), hardware, partial(progress, "judge"))
     require_judge_of(judge, train)
     conditions = Conditions.prepare(judge.to(model.device), train, held_out, how, [model])
-    drawn = model.draw(conditions.drawn_labels, how.seed)
+    drawn = model.draw(conditions.drawn_labels, how.seed, progress)
     on_test_set = None
     if test:  # it may have no images
         right = accuracy(judge, test)

@@ -108,6 +108,20 @@ class Evaluation(Answer):
     `context_differences` says whether two evaluations can be compared. `min_judge_accuracy`: on real images;
     a judge below it cannot tell how good drawings are. `judge_on_test_set`: how often the judge is right on
     the data's own test set, where there is one.
+
+    >>> evaluation = cgan.evaluate(run.generator, train, held_out, samples=300, gan_train_kimg=0)
+    >>> evaluation.is_about(run.generator.facts)
+    True
+    >>> evaluation.values()["recall"] == round(evaluation.score("recall").value, 5)
+    True
+    >>> for label, words in evaluation.weakest_classes():
+    ...     accuracy, diversity = evaluation.shares_of_real(label)
+    >>> evaluation.write(Path("evaluation.json"))
+    >>> cgan.Evaluation.read(Path("evaluation.json")).report().question
+    'How good are the drawings?'
+    >>> facts = evaluation.report().as_json()
+    >>> cgan.Evaluation.from_json(facts).values() == evaluation.values()
+    True
     """
 
     metrics: Mapping[str, Score]

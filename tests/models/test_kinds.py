@@ -14,6 +14,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 import cgan
+from cgan.base.notebook import Progress, silent
 from cgan.cli import app
 from cgan.models.generative import GenerativeModel, ModelSizes
 from cgan.models.kinds import KINDS, GeneratorKind
@@ -47,7 +48,7 @@ class MeanImages(GenerativeModel):
     def description(self) -> str:
         return "mean image of each class"
 
-    def draw(self, labels: Tensor, seed: int) -> Tensor:
+    def draw(self, labels: Tensor, seed: int, progress: Progress = silent) -> Tensor:
         streams = [torch.Generator().manual_seed(seed + n) for n in range(len(labels))]
         noise = torch.stack([torch.randn(self.shape, generator=each) for each in streams])
         return (self.means[labels] + 20 * noise).clamp(0, 255).to(torch.uint8)
