@@ -41,18 +41,18 @@ CEILINGS = {
     "cgan/base": 670,
     "cgan/data": 1_875,
     "cgan/drawing": 794,
-    "cgan/models": 1_417,
+    "cgan/models": 1_424,
     "cgan/page": 659,
     "cgan/params": 565,
     "cgan/pipeline": 2_838,
     "cgan/privacy": 781,
-    "cgan/quality": 2_581,
+    "cgan/quality": 2_617,
     "cgan/service": 351,
     "cgan/stages": 866,
     "cgan/training": 1_656,
     "cgan/utility": 869,
     "flows": 856,
-    "tests": 12_550,
+    "tests": 12_531,
 }
 PAGE_LINES = 1_332  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/
