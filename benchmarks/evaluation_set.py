@@ -130,7 +130,7 @@ class EvaluationSet:
         return accuracy, frechet_distance(self.real.features, others.features)
 
     def score(self, drawn: Tensor) -> tuple[float, float]:
-        """(accuracy, Fréchet distance) of uint8 drawings of the hold-out's classes, one drawing an image, so
+        """(accuracy, Fréchet distance) of uint8 drawings of the hold-out's classes, one drawing per image, so
         that a difference in the mix of classes is not taken for one in the drawings."""
         seen = predict(self.judge, drawn)
         accuracy = (seen.labels == self.heldout.tensors.labels).double().mean().item()

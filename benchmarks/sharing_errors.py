@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 import cgan
-from cgan.base.notebook import silent
+from cgan.base.progress import silent
 from cgan.data.images import Images, joined
 from cgan.data.read import mnist_sample
 from cgan.drawing.generator import Generator

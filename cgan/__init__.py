@@ -1,4 +1,4 @@
-"""Class-conditional DCGAN on labelled images."""
+"""Trains class-conditional generators of labelled images, and measures their drawings."""
 
 from __future__ import annotations
 

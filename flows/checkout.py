@@ -1,4 +1,4 @@
-"""Where a run works that is not at the engineer's terminal: in a fresh clone at a commit, its checkout.
+"""The checkout of a scheduled run: a fresh clone at a commit.
 
     python -m flows.checkout COMMIT
 

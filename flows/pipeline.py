@@ -1,4 +1,4 @@
-"""The pipeline as a Prefect flow: one task a stage, the gate last.
+"""The pipeline as a Prefect flow: one task per stage, the gate last.
 
     python -m flows.pipeline [--refresh] [--no-gate]
 
@@ -62,9 +62,11 @@ def repro(stages: Stages, stage: str) -> State[Any]:
             return Completed(name="Unchanged", message="not stale")
     except CganError as error:
         return Failed(message=str(error))
-    options = ["--force"] * force + ["--pull"] * stages.remote
+    options = ["--force"] if force else []
+    if stages.remote:
+        options.append("--pull")
     done = run_module("dvc", "repro", "--single-item", stage, *options)
-    if force:  # DVC is asked anew, what the data have changed
+    if force:  # DVC is asked again which stages the new data made stale
         vars(stages).pop("unchanged", None)
     return done
 

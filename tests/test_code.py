@@ -44,15 +44,15 @@ CEILINGS = {
     "cgan/models": 1_424,
     "cgan/page": 659,
     "cgan/params": 565,
-    "cgan/pipeline": 2_838,
-    "cgan/privacy": 781,
-    "cgan/quality": 2_617,
+    "cgan/pipeline": 2_871,
+    "cgan/privacy": 778,
+    "cgan/quality": 2_625,
     "cgan/service": 351,
     "cgan/stages": 866,
     "cgan/training": 1_656,
     "cgan/utility": 869,
-    "flows": 856,
-    "tests": 12_531,
+    "flows": 858,
+    "tests": 12_532,
 }
 PAGE_LINES = 1_332  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/

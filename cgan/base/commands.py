@@ -15,7 +15,7 @@ class CommandError(CganError):
 def output_of(
     *command: str | Path, folder: Path | None = None, environment: Mapping[str, str] | None = None
 ) -> bytes:
-    """Raises CommandError with the command's own words."""
+    """Output of a command. Raises CommandError with the command's own words."""
     try:
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True)
     except OSError as error:

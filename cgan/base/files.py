@@ -49,7 +49,7 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def write_json(path: Path | str, value: Any) -> None:
-    """Indented, keys in the given order, floats as Python writes them; NaN is refused."""
+    """Write JSON, indented, keys in the given order, floats as Python writes them; NaN is refused."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 

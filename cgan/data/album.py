@@ -69,7 +69,7 @@ def open_source(path: Path) -> Iterator[Path | Album]:
         )
     with contextlib.ExitStack() as opened:
         archive = None
-        # No .zip, or one that zipfile cannot read: `sources` has an error for that.
+        # No .zip, or one that zipfile cannot read: `read` reports that.
         with contextlib.suppress(OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
             archive = opened.enter_context(zipfile.ZipFile(path))
         if archive:
@@ -130,7 +130,7 @@ def _is_picture(name: str) -> bool:
 def _album_of_folders(
     root: Path, files: Iterable[str], archive: zipfile.ZipFile | None = None
 ) -> Album | None:
-    """The album of the pictures in folders, a folder a class; None where there are none.
+    """The album of the pictures in folders, a folder per class; None where there are none.
 
     The folders of classes lie in whatever folder is around all pictures; where nothing but `train`, `val` and
     `test` lies there, they are in these.

@@ -28,7 +28,7 @@ MAX_SIDE = 256
 MAX_CLASSES = 1000
 SPLITS = ("train", "val", "test")
 CHANNELS = (1, 3)
-ONE_EACH = ("pixels", "labels", "groups", "splits", "lines", "sizes")  # arrays: an item an image
+ONE_EACH = ("pixels", "labels", "groups", "splits", "lines", "sizes")  # arrays: an item per image
 # The lowest and the highest pixel of other scales, and what makes 0 to 255 of them.
 OTHER_SCALES = ((0, 1, "(pixels * 255)"), (-1, 1, "((pixels + 1) * 127.5)"), (0, 255, "pixels"))
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from cgan.base.notebook import Progress, silent
+from cgan.base.progress import Progress, silent
 from cgan.models.kinds import KINDS, GeneratorKind
 
 
@@ -42,7 +42,7 @@ class GenerativeModel(nn.Module):
     def from_file(
         cls, architecture: Mapping[str, Any], tensors: Mapping[str, Tensor]
     ) -> GenerativeModel:
-        """The model that a file holds. Any of `model_file.MISFIT_ERRORS` where the two do not fit."""
+        """The model that a file holds. Raises one of `model_file.MISFIT_ERRORS` where the two do not fit."""
         raise AssertionError("a subclass is read from its file")
 
     @classmethod
@@ -90,8 +90,8 @@ class GenerativeModel(nn.Module):
         return next(chain(self.parameters(), self.buffers())).device
 
     def draw(self, labels: Tensor, seed: int, progress: Progress = silent) -> Tensor:
-        """An image a label: uint8 [N, C, H, W] on the CPU, for labels int64 [N]. It depends on the seed, its
-        position and its label alone, not on how many are drawn. What draws for long shows its `progress`."""
+        """One image per label: uint8 [N, C, H, W] on the CPU, for labels int64 [N]. It depends on the seed,
+        its position and its label alone, not on how many are drawn. What draws for long shows `progress`."""
         raise AssertionError("a subclass draws")
 
     def interpolation(self, labels: Tensor, steps: int, seed: int) -> Tensor | None:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cgan.base.notebook import Progress, silent
+from cgan.base.progress import Progress, silent
 from cgan.models.generative import GenerativeModel, ModelSizes
 from cgan.models.hardware import available_threads, parts_on_threads
 from cgan.models.sampling import to_uint8
@@ -42,16 +42,16 @@ MAX_STRIDE_FRACTION = 1 / 4  # of a window's side, from one window to the next; 
 SMALL_IMAGE_SCALE, LARGE_IMAGE_SCALE = 1.35, 1.9
 LARGE_SIDE = 48
 # -- Sources
-# Below this noise windows are small and few sources matter: so many, those that fit some window best.
+# Below this noise windows are small and few sources matter: those that fit some window best are kept.
 FINE_NOISE, FINE_SOURCES = 1.0, 60
 MIN_LOG_WEIGHT = -12.0  # a source with less in all windows is left out
-# The cap is at least so many times 1/N, with N sources. Below 1/N no weights would add up to 1.
+# The least cap, in units of 1/N, with N sources. Below 1/N no weights would add up to 1.
 MIN_CAP_FACTOR = 1.5
-CAP_TOLERANCE = 1.02  # a source may have so many times the cap: each round costs two softmaxes
+CAP_TOLERANCE = 1.02  # the share of a source, in units of the cap, that is good enough
 MAX_CAP_ROUNDS = 10  # in each, the source with the most weight is brought down to the cap
-# `_logit_reduction` searches a grid of so many points, and so many times narrows it to one of its intervals.
+# The points of the grid that `_logit_reduction` searches, and how often it is narrowed to an interval of it.
 GRID_POINTS, REFINEMENTS = 33, 4
-# Sources are converted to floats in chunks of so many values: on the CPU, as many as stay in a core's cache.
+# Values of sources that are converted to floats in one chunk: on the CPU, as many as stay in a core's cache.
 VALUES_AT_ONCE, VALUES_AT_ONCE_ON_GPU = 250_000, 50_000_000
 # -- What suits given images
 # A set has a plain background if at least this share of all its pixels has one value (photographs of tiles
@@ -144,7 +144,7 @@ class LocalScoreSampler(GenerativeModel):
         return SECONDS_PER_STEP * self.settings.steps + SECONDS_PER_VALUE * values
 
     def draw(self, labels: Tensor, seed: int, progress: Progress = silent) -> Tensor:
-        """One image a label: uint8 [M, C, H, W] on the CPU, for labels int64 [M], each with images.
+        """One image per label: uint8 [M, C, H, W] on the CPU, for labels int64 [M], each with images.
 
         On one device equal (seed, position, label) are equal images.
         """

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from cgan.base.errors import ParamsError
-from cgan.base.notebook import Progress, silent
+from cgan.base.progress import Progress, silent
 from cgan.base.settings import setting
 from cgan.models import sampling
 from cgan.models.generative import GenerativeModel, ModelSizes

@@ -97,7 +97,7 @@ def advice_on(model: GenerativeModel) -> tuple[str, str]:
 
 
 def too_few_held_out(held_out: Images) -> Iterator[str]:
-    """Sentence on what so few held-out images cannot show, however good the generator: that a class is."""
+    """A sentence that names the classes with too few held-out images to be called good."""
     if few := [held_out.class_names[n] for n in np.flatnonzero(held_out.counts < FEW_HELD_OUT)]:
         yield (
             f"Fewer than {FEW_HELD_OUT} are held out of {listed(few)}: the verdict on so few is *doubtful*, "

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from cgan.base.errors import ParamsError
 from cgan.base.settings import as_keywords, setting
 from cgan.base.text import bullets
-from cgan.params.closed import CLOSED
+from cgan.params.removed import REMOVED
 from cgan.params.sections import Params, Section, param_names
 
 S = TypeVar("S", bound=Section)
@@ -48,7 +48,7 @@ def _validate(
     section: str = "",
     others: Sequence[str] = (),
 ) -> S:
-    """`section`: the only one that is checked; "": all are."""
+    """The values as a `kind`, or one ParamsError for all mistakes. `section`: the only one checked."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:
@@ -81,9 +81,9 @@ def _problem_in_words(key: str, problems: list[Any], known: list[str]) -> str:
     """The problems of one key as a sentence. `known`: the keys that there are."""
     kind, value = problems[0]["type"], problems[0]["input"]
     is_unknown = kind == "extra_forbidden"
-    closed = f"{key}: {value}" if isinstance(value, str) and not is_unknown else key
-    if closed in CLOSED:
-        return f"{setting(*closed.split(': '))} is closed since 1.0: {CLOSED[closed]}."
+    removed = f"{key}: {value}" if isinstance(value, str) and not is_unknown else key
+    if removed in REMOVED:
+        return f"{setting(*removed.split(': '))} was removed in 1.0: {REMOVED[removed]}."
     if is_unknown:
         return f"unknown key {setting(key)}; {_suggestion(key, known)}"
     if kind == "missing":

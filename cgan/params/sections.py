@@ -298,7 +298,7 @@ class TrackingParams(Section):
 
 
 class Params(Section):
-    """The whole file, a field a section."""
+    """The whole file, a field per section."""
 
     data: DataParams = DataParams()
     validation: ValidateParams = Field(default=ValidateParams(), alias="validate")

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def progress(
-    what: str, steps: range, images_a_step: int = 0, say: Callable[[str], None] = log.info
+    what: str, steps: range, images_per_step: int = 0, say: Callable[[str], None] = log.info
 ) -> Generator[int, None, None]:
     """Yield the steps; say after five seconds, and then every ten, how far they are, with time left and the
     rate since the last line. The first step counts for neither: it also prepares memory and threads."""
@@ -28,7 +28,7 @@ def progress(
         elif now >= due:
             rate = (step + 1 - last_step) / (now - last_at)
             last_step, last_at, due = step + 1, now, now + LINE_EVERY_S
-            speed = f"{rate * images_a_step:,.0f} images/s · " if images_a_step else ""
+            speed = f"{rate * images_per_step:,.0f} images/s · " if images_per_step else ""
             left = duration((steps.stop - step - 1) / rate)
             say(f"{what}: step {step + 1:,} of {steps.stop:,} · {speed}{left} left")
 

@@ -60,7 +60,7 @@ CARD = Path("models/README.md")  # the generator's model card
 # Reports of commands.
 GATE_REPORT, GATE_TEXT = Path("reports/gate.json"), Path("reports/gate.md")
 EVIDENCE = Path("reports/evidence.json")  # with a .md of the same name
-SHARING, SHARING_TEXT = Path("reports/sharing.json"), Path("reports/sharing.md")
+SHARING = Path("reports/sharing.json")
 
 # State.
 DVC_LOCK = Path("dvc.lock")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from cgan.base.notebook import Progress, silent
+from cgan.base.progress import Progress, silent
 from cgan.data.images import Images
 from cgan.privacy.membership import BoolArray, FloatArray, IntArray
 
@@ -44,7 +44,7 @@ def exposure(
     """
     mirrored = may_be_mirrored(images)
     labels = images.labels
-    bar = partial(progress, "looking for the nearest drawings", images_a_step=IMAGES_AT_ONCE)
+    bar = partial(progress, "looking for the nearest drawings", images_per_step=IMAGES_AT_ONCE)
     by_shadows = np.zeros((2, len(images)))
     for of_shadow, unseen in of_shadows:
         logs = log_distances(images, of_shadow, mirrored, progress=bar)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from cgan.base.files import fingerprint
-from cgan.base.notebook import Progress
+from cgan.base.progress import Progress
 from cgan.base.text import duration
 from cgan.data.images import Images, joined
 from cgan.data.splitting import units_of
@@ -40,7 +40,7 @@ class Shadow:
 
     def train(self, progress: Progress) -> GenerativeModel:
         """The generator. A training goes on from what its folder has."""
-        bar = partial(progress, images_a_step=self.choice.params.batch_size)
+        bar = partial(progress, images_per_step=self.choice.params.batch_size)
         return train_or_make(self.images, self.choice, folder=self.folder, progress=bar).generator
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cgan.base.errors import CganError, DataError
-from cgan.base.notebook import Progress, progress_bar
+from cgan.base.progress import Progress, progress_bar
 from cgan.base.report import Answer, Cell, Number, Report, Table
 from cgan.base.settings import python_call
 from cgan.base.text import listed, percent
@@ -21,7 +21,7 @@ from cgan.models.sampling import encode_png
 from cgan.params.checks import check_section
 from cgan.params.sections import JudgeParams, TrainChoices
 from cgan.privacy import GIVES_AWAY
-from cgan.privacy.asked import Asked
+from cgan.privacy.candidates import Candidates
 from cgan.privacy.exposure import exposure
 from cgan.privacy.membership import Attack, BoolArray
 from cgan.privacy.shadows import announce, draw_like, shadows_of
@@ -68,8 +68,7 @@ class Sharing(Answer):
 
     @property
     def leaks(self) -> bool:
-        """Do the drawings give away who was in the training data? Of drawings that give nothing away at most
-        5 % are said to."""
+        """Whether the drawings give away who was in the training data; wrongly so in at most 5 % of cases."""
         return self.attack.leaks
 
     @property
@@ -77,11 +76,6 @@ class Sharing(Answer):
         """`gives away`, where the drawings or the file do, or `nothing shown`: nothing that so many held-out
         images can show."""
         return GIVES_AWAY if self.leaks or self.holds_training_images else "nothing shown"
-
-    @property
-    def loss(self) -> float:
-        """Accuracy of a classifier of the images less that of one of drawings, mean over the classes."""
-        return (self.utility.real or 0.0) - (self.utility.value or 0.0)
 
     def report(self) -> Report:
         """The answer, with the attack and the most exposed images in tables."""
@@ -201,7 +195,7 @@ def sharing(
             f"shadows is {shadows}, expected an even number: each half of the images trains one."
         )
     require_comparable(train, held_out, generator)
-    asked = Asked.choose(train, held_out, seed)
+    candidates = Candidates.choose(train, held_out, seed)
     model = None if isinstance(generator, Images) else generator.model
     if model and model.kind.holds_training_images:
         say(model.kind.caution)
@@ -226,21 +220,24 @@ def sharing(
             for number, shadow in enumerate(every, start=1):
                 made = shadow.train(partial(progress, f"generator {number} of {shadows}"))
                 pixels = made.draw(labels, seed + number)
-                yield Images(pixels, labels, train.class_names, notes=()), shadow.unseen[asked.rows]
+                yield (
+                    Images(pixels, labels, train.class_names, notes=()),
+                    shadow.unseen[candidates.rows],
+                )
 
-        scores = exposure(asked.images, drawn, of_shadows(), progress)
+        scores = exposure(candidates.images, drawn, of_shadows(), progress)
         digest = digest_of(model.state_dict()) if model else None
         utility = known_utility(evaluation, digest) or measured_utility(
             train, drawn, held_out, recipe or JudgeParams(), seeds, device, progress
         )
-    shown = asked.most_exposed(scores, EXPOSED)
-    images = asked.images.at(shown)
+    shown = candidates.most_exposed(scores, EXPOSED)
+    images = candidates.images.at(shown)
     exposed = [
         (images.place(n), train.class_names[images.labels[n]], round(float(scores[row]), 2))
         for n, row in enumerate(shown)
     ]
     return Sharing(
-        attack=asked.attack(scores),
+        attack=candidates.attack(scores),
         unit="images" if train.groups is None else "groups",
         drawings=len(drawn),
         shadows=shadows,

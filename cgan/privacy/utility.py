@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from cgan.base.notebook import Progress
+from cgan.base.progress import Progress
 from cgan.base.report import Number
 from cgan.data.images import Images
 from cgan.data.splitting import units_of

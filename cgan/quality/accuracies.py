@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from cgan.base.notebook import Progress, silent
+from cgan.base.progress import Progress, silent
 from cgan.data.images import Images
 from cgan.models.hardware import choose_hardware
 from cgan.params.sections import JudgeParams
@@ -86,20 +86,24 @@ def _accuracies(right: Tensor, labels: Tensor, bins: Bins) -> dict[str, Estimate
 
 
 def _gan_train_accuracy(drawn: DrawnSet) -> Score | None:
-    """Real images: the judge's accuracy, which learnt from real ones."""
-    of = drawn.conditions
-    if of.params.gan_train_kimg == 0:
+    """The GAN-train accuracy, beside the judge's own; None where it is not asked for."""
+    conditions = drawn.conditions
+    if conditions.params.gan_train_kimg == 0:
         return None
-    labels = of.drawn_labels[of.rows_in_mix]
-    drawings = Images(drawn.pixels[of.rows_in_mix], labels, of.held_out.class_names, notes=())
-    classifier = gan_train(drawings, of.judge, of.params.gan_train_kimg, drawn.progress)
-    pixels, held_out_labels, _ = of.held_out.tensors
+    labels = conditions.drawn_labels[conditions.rows_in_mix]
+    drawings = Images(
+        drawn.pixels[conditions.rows_in_mix], labels, conditions.held_out.class_names, notes=()
+    )
+    classifier = gan_train(
+        drawings, conditions.judge, conditions.params.gan_train_kimg, drawn.progress
+    )
+    pixels, held_out_labels, _ = conditions.held_out.tensors
     predicted = predict(classifier, pixels).labels
-    estimate = heldout_accuracies(of, predicted)["conditional_accuracy"]
+    estimate = heldout_accuracies(conditions, predicted)["conditional_accuracy"]
     return replace(
-        estimate.score(of.judge_accuracy.value),
-        interval=conditional_accuracy(predicted, held_out_labels, of.classes).interval,
-        real_interval=of.judge_accuracy.interval,
+        estimate.score(conditions.judge_accuracy.value),
+        interval=conditional_accuracy(predicted, held_out_labels, conditions.classes).interval,
+        real_interval=conditions.judge_accuracy.interval,
     )
 
 

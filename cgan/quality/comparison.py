@@ -57,8 +57,8 @@ class Change:
 
 @dataclass(frozen=True, repr=False)
 class Comparison(Answer):
-    """Changes from A to B in each metric that both have; none where the two were measured differently, of
-    which `conditions` says in what. `is_same`: are both of one generator?
+    """Changes from A to B in each metric that both have. None where they were measured differently;
+    `conditions` then says in what. `is_same`: are both of one generator?
 
     >>> judged = [
     ...     cgan.evaluate(run.generator, train, held_out, samples=300, gan_train_kimg=0, seed=seed)

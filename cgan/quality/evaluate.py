@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from cgan.base.errors import DataError
-from cgan.base.notebook import Progress, progress_bar, silent
+from cgan.base.progress import Progress, progress_bar, silent
 from cgan.base.report import Number
 from cgan.base.settings import python_call
 from cgan.base.text import listed
@@ -139,17 +139,19 @@ class DrawnSet:
 
     @cached_property
     def accuracy(self) -> Accuracy:
-        of = self.conditions
-        return conditional_accuracy(self.prediction.labels, of.drawn_labels, of.classes)
+        conditions = self.conditions
+        return conditional_accuracy(
+            self.prediction.labels, conditions.drawn_labels, conditions.classes
+        )
 
     @cached_property
     def estimates(self) -> Estimates:
         """The metrics that have replicates, for which `Conditions.real` has what real images get."""
-        of = self.conditions
-        in_mix = self.prediction.features[of.rows_in_mix]
+        conditions = self.conditions
+        in_mix = self.prediction.features[conditions.rows_in_mix]
         return {
-            **accuracies.drawn_accuracies(of, self.prediction.labels),
-            **feature_metrics.feature_estimates(of, in_mix, "drawn"),
+            **accuracies.drawn_accuracies(conditions, self.prediction.labels),
+            **feature_metrics.feature_estimates(conditions, in_mix, "drawn"),
         }
 
     def score(self, key: str) -> Score:
@@ -159,25 +161,27 @@ class DrawnSet:
     @cached_property
     def diversities(self) -> Sequence[Estimate | None]:
         """The diversity of each class."""
-        of = self.conditions
-        return diversity.diversity_by_class(self.pixels, of.drawn_labels, of.train)
+        conditions = self.conditions
+        return diversity.diversity_by_class(self.pixels, conditions.drawn_labels, conditions.train)
 
     @cached_property
     def near_copies(self) -> likeness.NearCopies:
-        of = self.conditions
-        images = of.train, of.held_out
-        return likeness.find_near_copies(self.pixels, of.drawn_labels, *images, of.params.seed)
+        conditions = self.conditions
+        images = conditions.train, conditions.held_out
+        return likeness.find_near_copies(
+            self.pixels, conditions.drawn_labels, *images, conditions.params.seed
+        )
 
     def classes(self) -> list[ClassScores]:
         """Each class by itself."""
-        of = self.conditions
+        conditions = self.conditions
         copies = self.near_copies
         return [
             ClassScores(
-                heldout=int(of.held_out.counts[label]),
+                heldout=int(conditions.held_out.counts[label]),
                 accuracy=self.accuracy.by_class[label],
                 accuracy_interval=self.accuracy.interval_by_class[label],
-                real_accuracy=of.judge_accuracy.by_class[label],
+                real_accuracy=conditions.judge_accuracy.by_class[label],
                 diversity=diverse.value if diverse else None,
                 diversity_interval=diverse.interval if diverse else None,
                 copies=int(copies.is_copy[copies.labels == label].sum()),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # Keys of a context in which evaluations may differ and be compared. Of fewer drawings intervals are wider.
 FREE_KEYS = {"generator_digest", "drawn_images"}
-# Of real images' accuracy, from end to end: above, the sentence gives the interval.
+# An interval of real images' accuracy that is wider is given in the sentence.
 WIDE_INTERVAL = 0.05
 # Why drawings can be right more often than real images.
 ABOVE_REAL = "odd ones are misread more often"
@@ -275,7 +275,7 @@ class Evaluation(Answer):
 
     @classmethod
     def read(cls, path: Path) -> Evaluation:
-        """Raises CganError for a file that is absent, damaged, or that this version cannot read."""
+        """The evaluation in this file. Raises CganError: absent, damaged, or of another version."""
         facts = read_json(path)
         try:
             return cls.from_json(facts)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from cgan.base.errors import DataError, TrainingError
-from cgan.base.notebook import silent
+from cgan.base.progress import silent
 from cgan.data.images import Images
 from cgan.models.file_facts import Facts
 from cgan.models.hardware import (
@@ -150,8 +150,8 @@ def require_judge_of(judge: Judge, images: Images) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Accuracy:
-    """Accuracy of a class network. `confusion` int64 [classes, classes]: rows asked for, columns judged. Of a
-    class that was never asked for nothing is known."""
+    """Accuracy of a class network. `confusion` int64 [classes, classes]: rows asked for, columns judged. A
+    class that was never asked for has no accuracy."""
 
     confusion: Tensor
 
@@ -261,7 +261,7 @@ def train_judge(
 
     keep_freed_memory()
     with parts_on_threads(parts) as parallel:
-        for _ in progress(range(steps), images_a_step=batch):
+        for _ in progress(range(steps), images_per_step=batch):
             if len(order) < batch:
                 order = torch.randperm(len(labels), generator=random)
             rows, order = order[:batch], order[batch:]

@@ -33,7 +33,7 @@ class ServedGenerator:
 
     @classmethod
     def load(cls, source: str, version: int | None = None) -> ServedGenerator:
-        """Raises ModelError where there is no usable generator."""
+        """The generator of a source. Raises ModelError where there is no usable one."""
         generator = Generator.load(source)
         evaluation = known_evaluation(generator)
         return cls(generator, version, evaluation.report().sentence if evaluation else "")

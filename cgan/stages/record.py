@@ -85,7 +85,7 @@ def send_training(run: TrackedRun, steps: int) -> None:
 
 
 def read_metrics(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
-    """Step and metrics of each row of LOSSES or PROBES, whose thousands of images and rate LOSSES has."""
+    """Step and metrics of each row of LOSSES or PROBES; `kimg` and rate are taken from LOSSES alone."""
     names = {"kimg": "progress/kimg", "learning_rate": "progress/learning_rate"}
     for row in read_records(path):
         step = int(row.pop("step"))

@@ -79,8 +79,8 @@ def beside_real(drawings: Tensor, labels: Tensor, sheet: Path) -> Picture:
 
 
 def latent_interpolation(model: GenerativeModel, steps: int) -> Picture:
-    """A row a class (the first 10), all on the same way from one latent to another; without latents, a sheet
-    that says so."""
+    """A row per class (the first 10), on the same way from one latent to another; a sheet that says so
+    without latents."""
     rows = min(model.classes, MAX_ROWS)
     images = model.interpolation(torch.arange(rows), steps, SEED)
     if images is None:

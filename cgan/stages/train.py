@@ -82,7 +82,7 @@ def main() -> None:
                 judge=judge,
                 log_metrics=tracker.log_metrics,
                 folder=folder,
-                progress=functools.partial(progress, "training", images_a_step=p.batch_size),
+                progress=functools.partial(progress, "training", images_per_step=p.batch_size),
                 should_stop=lambda: bool(signals),
             )
             if trained.step < p.total_steps:
@@ -96,10 +96,10 @@ def main() -> None:
 
 @contextlib.contextmanager
 def tracked_training(folder: Path, training: TrainingRecord) -> Iterator[LiveTracker]:
-    """A training, live in MLflow, from its begin to its end. Then TRAINING says what the stage record needs:
+    """A training, live in MLflow, from start to end. Then TRAINING says what the stage record needs:
     `training`, to which are added run_key, began_ms and ended_ms.
 
-    A training that was killed or interrupted is taken up with the key, name and begin that it had.
+    A training that was killed or interrupted is taken up with the key, name and start time that it had.
     """
     in_progress = folder / project.TRAINING_IN_PROGRESS
     if in_progress.is_file():

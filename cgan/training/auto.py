@@ -1,6 +1,6 @@
 """All rules by which a param that is `auto` gets a value that suits the images.
 
-Images are easy where each lies near others of its class, as digits do: then one pass a step is enough. They
+Images are easy where each lies near others of its class, as digits do: then one pass per step is enough. They
 are hard where they lie far apart, because a discriminator memorises them, or where their classes are hard to
 tell apart, as in photographs. Then the discriminator gets shifted images, and the generator has a class loss;
 with easy images that would cost variety and gain nothing. Distances tell hard images better than their number
@@ -66,7 +66,7 @@ MAX_EASY_OTHER_CLASS = 0.5
 # images that are judged: so many of each class. Chosen by hand.
 FEWEST_JUDGED_PER_CLASS = 100
 MAX_JUDGED_DRAWINGS_S = 1200.0
-# To bound the time, the neighbours of so many images are sought at most, among at most MAX_SAMPLE.
+# To bound the time: the images whose neighbours are looked for, at most, among at most MAX_SAMPLE.
 MAX_NEIGHBOURS_SOUGHT = 1000
 MAX_SAMPLE = 4000
 COMPARED_SIDE = 32  # pixels: larger images are made smaller, so that MAX_SAMPLE fit into memory

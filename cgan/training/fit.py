@@ -17,7 +17,7 @@ import pandas as pd
 
 from cgan.base.errors import CganError, DataError
 from cgan.base.files import fingerprint, locked
-from cgan.base.notebook import progress_bar
+from cgan.base.progress import progress_bar
 from cgan.base.report import Report, Table
 from cgan.base.settings import python_call
 from cgan.base.text import duration, listed
@@ -59,12 +59,12 @@ class Run:
     choice: Choice
     """The params with a value for each `auto`, and what in the images decided it."""
     history: pd.DataFrame
-    """Losses and logits, a row a record: means since the record before, with `step` and `kimg` (thousands of
-    images seen so far). Empty without a training."""
+    """Losses and logits, a row per record: means since the record before, with `step` and `kimg` (thousands
+    of images seen so far). Empty without a training."""
     probes: pd.DataFrame
-    """Quality during the training, by the judge: a row a probe. Empty without a judge."""
+    """Quality during the training, by the judge: a row per probe. Empty without a judge."""
     previews: dict[int, bytes]
-    """Drawings during the training, as PNG by step: a row a class, a column a latent (always the same)."""
+    """Drawings during the training, as PNG by step: a row per class, a column per latent."""
     seconds: float | None
     """How long the training took; None where it was resumed, because only its last part was timed."""
     step: int
@@ -188,7 +188,7 @@ def fit(
     if folder is not None:
         digest = digest_of(judge.state_dict()) if judge else ""
         training_folder = Path(folder) / fingerprint(determining_facts(p, images, hardware, digest))
-    bar = partial(progress_bar, "training", images_a_step=p.batch_size) if progress else iter
+    bar = partial(progress_bar, "training", images_per_step=p.batch_size) if progress else iter
     with locked_folder(training_folder), deterministic(), catch_ctrl_c() as was_pressed:
         result = train_or_make(
             images,

@@ -43,8 +43,8 @@ from cgan.training.state import (
 )
 from cgan.training.update import train_step
 
-# Steps between records of losses and logits. Batches are prepared for so many steps at once, so the latents
-# depend on it, too.
+# Steps between records of losses and logits, for which batches are prepared at once: the latents depend on
+# it, too.
 LOG_EVERY = 50
 SAVE_EVERY = 250  # steps between checkpoints
 PREVIEW_COUNT = 12

@@ -19,16 +19,16 @@ from cgan.quality.judge import Judge, frechet_distance, predict
 from cgan.training.state import PROBE_METRICS, Record, TrainState
 
 PREVIEW_COLUMNS, PREVIEW_CLASSES = 8, 50
-# At most so many classes are probed, so that each has 20 drawings: of too few, any class would seem to
-# collapse.
+# The number of classes that are probed at most, so that each has 20 drawings: of too few, any class would
+# seem to collapse.
 PROBE_DRAWINGS, MAX_PROBED_CLASSES = 1000, 50
 # The least diversity of a class, as a fraction of that of its real images. Chosen by hand: healthy trainings
 # had .55 to 1.34.
 COLLAPSED_DIVERSITY = 0.25
-# A training ends when so many probes in a row show a collapse: a single unlucky one ends nothing. Chosen by
-# hand.
+# The number of probes in a row that show a collapse and end a training: a single unlucky one ends nothing.
+# Chosen by hand.
 COLLAPSES_IN_A_ROW = 2
-# Before so many kimg a generator draws one blob a class. Chosen by hand: 500 steps of 64 images.
+# Until then a generator draws one blob per class. Chosen by hand: 500 steps of 64 images.
 WARM_UP_KIMG = 32.0
 # Chosen by hand, for a preview soon after the start.
 EARLY_PREVIEW_STEP = 200
@@ -113,7 +113,7 @@ def preview_steps(count: int, total_steps: int) -> set[int]:
 
 @torch.no_grad()
 def draw_preview(state: TrainState, names: list[str]) -> Picture:
-    """Drawings of the generator's EMA: a row a class (the first 50) with its name, and a column a latent,
+    """Drawings of the generator's EMA: a row per class (the first 50) with its name, and a column per latent,
     always the same ones."""
     p = state.params
     names = names[:PREVIEW_CLASSES]

@@ -45,14 +45,14 @@ NETWORKS = ("generator", "discriminator", "generator_ema")
 OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
 RECORDS = {"history": HISTORY_COLUMNS, "probes": PROBE_COLUMNS}
 
-# On a CPU a batch is computed in so many parts at once, each with its own batch norm: always as many, so that
-# a result does not depend on how many cores a machine has.
+# The parts of a batch that a CPU computes at once, each with its own batch norm: their number is fixed, so
+# that a result does not depend on how many cores a machine has.
 CPU_PARTS = 2
 ADAM_BETA2 = 0.95
 DEMO_ADADELTA_RHO, DEMO_ADADELTA_EPS = 0.92, 1e-6
 
 Optimizer = torch.optim.Adam | torch.optim.Adadelta
-Record = dict[str, float]  # a value a column
+Record = dict[str, float]  # a value per column
 
 
 def optimizer_weights(optimizer: Optimizer) -> list[Tensor]:

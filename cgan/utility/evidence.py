@@ -12,7 +12,7 @@ import torch
 
 from cgan.base.errors import CganError, DataError
 from cgan.base.files import fingerprint, sha256_of
-from cgan.base.notebook import Progress, progress_bar
+from cgan.base.progress import Progress, progress_bar
 from cgan.base.report import CANNOT_TELL, Answer, Cell, Number, Report, Table
 from cgan.base.settings import python_call
 from cgan.base.text import duration, percent

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from cgan.base.notebook import Progress, silent
+from cgan.base.progress import Progress, silent
 
 PRETRAINED = "pretrained"  # its name among the methods of evidence
 SIDE = 96  # pixels, to which images are scaled: the network halves them five times
@@ -45,7 +45,7 @@ def features(images: Tensor, progress: Progress = silent) -> Tensor:
         return maps.mean(dim=(2, 3))
 
     batches = images.split(IMAGES_AT_ONCE)
-    bar = partial(progress, "a pretrained network looks", images_a_step=IMAGES_AT_ONCE)
+    bar = partial(progress, "a pretrained network looks", images_per_step=IMAGES_AT_ONCE)
     return torch.cat([features_of(batches[n]) for n in bar(range(len(batches)))])
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cgan.base.notebook import Progress, silent
+from cgan.base.progress import Progress, silent
 from cgan.data.images import Images, IntArray, image_digests
 from cgan.data.splitting import units_of
 from cgan.models.hardware import Hardware
@@ -128,7 +128,7 @@ def rounds_by_fold(
         def draw_missing() -> Tensor:
             own = training.model_copy(update={"seed": training.seed + fold, "probes": 0})
             choice = choose(own, others)
-            bar = partial(progress, f"{name}, generator", images_a_step=choice.params.batch_size)
+            bar = partial(progress, f"{name}, generator", images_per_step=choice.params.batch_size)
             # A training that was cut off, or that is done, goes on from what its folder has.
             made = train_or_make(others, choice, folder=place / "generator", progress=bar)
             return made.generator.to(hardware.device).draw(labels, seed + fold)

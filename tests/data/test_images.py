@@ -109,11 +109,11 @@ def test_what_is_read_and_split_is_what_the_stages_make(
     assert whole.groups is not None and images.groups is not None
     assert np.array_equal(whole.pixels, images.pixels) and whole.files == images.files
     pairs = {*zip(whole.groups.tolist(), images.groups.tolist(), strict=True)}
-    assert len(pairs) == len(np.unique(images.groups)), "one number a group"
+    assert len(pairs) == len(np.unique(images.groups)), "one number per group"
     assert whole.splits is not None
     assert np.array_equal(whole.pixels[whole.splits == 1], parts[1].pixels)
     with Image.open("reports/real_samples.png") as sheet:
-        assert sheet.mode == "L" and sheet.height == 3 * (HEIGHT * 4 + 2) + 2, "a row a class"
+        assert sheet.mode == "L" and sheet.height == 3 * (HEIGHT * 4 + 2) + 2, "a row per class"
 
 
 def test_a_saved_set_loads_as_it_was(tmp_path: Path) -> None:

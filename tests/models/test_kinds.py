@@ -14,7 +14,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 import cgan
-from cgan.base.notebook import Progress, silent
+from cgan.base.progress import Progress, silent
 from cgan.cli import app
 from cgan.models.generative import GenerativeModel, ModelSizes
 from cgan.models.kinds import KINDS, GeneratorKind

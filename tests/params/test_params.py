@@ -15,8 +15,8 @@ from dvc.utils.serialize import parse_yaml as dvc_reads
 
 from cgan.base.errors import ParamsError
 from cgan.params.checks import check_params, check_section
-from cgan.params.closed import CLOSED
 from cgan.params.presets import PRESETS
+from cgan.params.removed import REMOVED
 from cgan.params.sections import Params, TrainChoices, flatten, param_names
 from cgan.pipeline.params_file import apply_preset, load_params, parse_yaml, set_params
 from cgan.training.auto import resolve
@@ -60,7 +60,7 @@ def test_params_by_name_are_checked_as_those_of_a_file() -> None:
     assert found == TrainChoices(lr=0.25, seed=7) and type(found.lr) is float
     for values, words in (
         ({"epochs": 2}, "fit(): unknown key `epochs`; did you mean `total_kimg`?"),
-        ({"objective": "logistic"}, "fit(): `objective` is closed since 1.0: it is a part of"),
+        ({"objective": "logistic"}, "fit(): `objective` was removed in 1.0: it is a part of"),
         ({"lr": 0, "batch_size": 1}, "fit(): 2 problems:\n  - `lr`: "),
     ):
         with pytest.raises(ParamsError) as caught:
@@ -128,12 +128,12 @@ def test_what_cannot_be_used_is_refused_in_words(changes: dict[str, Any], words:
     assert words in str(caught.value) and str(caught.value).replace("\n", "").isprintable()
 
 
-@pytest.mark.parametrize("closed", CLOSED)
-def test_a_closed_key_says_what_to_do(closed: str) -> None:
-    key, _, value = closed.partition(": ")
+@pytest.mark.parametrize("removed", REMOVED)
+def test_a_removed_key_says_what_to_do(removed: str) -> None:
+    key, _, value = removed.partition(": ")
     with pytest.raises(ParamsError, match="2 problems:\n") as caught:
         checked({key: value or 1, "train.lr": 0})
-    assert f"  - `{closed}` is closed since 1.0: {CLOSED[closed]}.\n" in f"{caught.value}\n"
+    assert f"  - `{removed}` was removed in 1.0: {REMOVED[removed]}.\n" in f"{caught.value}\n"
 
 
 def test_a_value_is_read_by_yaml_1_2() -> None:

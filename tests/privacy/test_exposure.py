@@ -13,7 +13,7 @@ from torch import Tensor
 from cgan.base.errors import DataError
 from cgan.data.images import Images, joined
 from cgan.params.sections import TrainChoices
-from cgan.privacy.asked import Asked
+from cgan.privacy.candidates import Candidates
 from cgan.privacy.exposure import exposure, log_distances, may_be_mirrored, pixel_distances
 from cgan.privacy.shadows import shadows_of
 
@@ -37,9 +37,9 @@ def test_copies_among_drawings_are_found_and_others_are_not(
     copies = train.at(np.arange(copied) % 200)
     changed = Images(change(copies.tensors.pixels), copies.labels, copies.class_names)
     drawn = joined(changed, others.at(slice(copied, 400)))
-    asked, unseen = Asked.choose(train, held_out, seed=1), np.arange(400) % 2 > 0
+    candidates, unseen = Candidates.choose(train, held_out, seed=1), np.arange(400) % 2 > 0
     shadows = (others.at(slice(400, 800)), unseen), (others.at(slice(800, 1200)), ~unseen)
-    found = asked.attack(exposure(asked.images, drawn, shadows))
+    found = candidates.attack(exposure(candidates.images, drawn, shadows))
     assert found.leaks == (share > 0)
 
 
@@ -85,17 +85,17 @@ def test_mirrored_images_count_where_they_are_as_near() -> None:
 
 def test_groups_are_asked_about_as_one_and_members_first() -> None:
     train, held_out = uneven().split(0.3, seed=2)
-    asked = Asked.choose(train, held_out, seed=3)
+    candidates = Candidates.choose(train, held_out, seed=3)
     assert train.groups is not None
-    assert asked.member.sum() == len(np.unique(train.groups)) - 3, "two groups share an image"
-    scores = np.random.default_rng(0).normal(size=len(asked.rows))
-    exposed = asked.most_exposed(scores, 5)
-    assert len({*asked.unit[exposed]}) == 5 and (asked.rows[exposed] < len(train)).all()
-    assert scores[exposed[0]] == scores[asked.rows < len(train)].max()
-    certain = asked.attack(np.where(asked.rows < len(train), 1.0, 0.0) + 0.1 * scores)
-    assert certain.auc > 0.99 and certain.members == asked.member.sum()
+    assert candidates.member.sum() == len(np.unique(train.groups)) - 3, "two groups share an image"
+    scores = np.random.default_rng(0).normal(size=len(candidates.rows))
+    exposed = candidates.most_exposed(scores, 5)
+    assert len({*candidates.unit[exposed]}) == 5 and (candidates.rows[exposed] < len(train)).all()
+    assert scores[exposed[0]] == scores[candidates.rows < len(train)].max()
+    certain = candidates.attack(np.where(candidates.rows < len(train), 1.0, 0.0) + 0.1 * scores)
+    assert certain.auc > 0.99 and certain.members == candidates.member.sum()
     with pytest.raises(DataError, match=r"held_out: expected at least 6 images .* found [1-4]\."):
-        Asked.choose(train, held_out.at(slice(4)), seed=3)
+        Candidates.choose(train, held_out.at(slice(4)), seed=3)
 
 
 def test_groups_of_one_size_are_compared() -> None:
@@ -106,18 +106,20 @@ def test_groups_of_one_size_are_compared() -> None:
         pixels = np.random.default_rng(first).integers(0, 256, (len(groups), 8, 8), np.uint8)
         return Images(pixels, groups % 2, groups=groups)
 
-    asked = Asked.choose(grouped(120, 30, 1), grouped(20, 60, 1000), seed=1)
-    found = [np.bincount(asked.strata[side]) for side in (asked.member, ~asked.member)]
+    candidates = Candidates.choose(grouped(120, 30, 1), grouped(20, 60, 1000), seed=1)
+    found = [
+        np.bincount(candidates.strata[side]) for side in (candidates.member, ~candidates.member)
+    ]
     assert [*map(list, found)] == [[15, 0, 60, 15, 0, 60], [30, 0, 10, 30, 0, 10]]
 
 
 def test_some_of_both_sides_are_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
     """The data may be sorted by class."""
-    monkeypatch.setattr("cgan.privacy.asked.MAX_PER_SIDE", 60)
+    monkeypatch.setattr("cgan.privacy.candidates.MAX_PER_SIDE", 60)
     train, held_out = digits(0, 300), digits(300, 200)
     train = train.at(np.argsort(train.labels, kind="stable"))
-    asked = Asked.choose(train, held_out.at(held_out.labels != 9), seed=1)
-    members = np.bincount(asked.images.labels[asked.rows < 300], minlength=10)
+    candidates = Candidates.choose(train, held_out.at(held_out.labels != 9), seed=1)
+    members = np.bincount(candidates.images.labels[candidates.rows < 300], minlength=10)
     assert members.sum() == 60 and (members[:9] > 0).all() and members[9] == 0
 
 

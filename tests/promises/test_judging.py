@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 import cgan
 from cgan.base.errors import CganError
 from cgan.base.files import read_json, write_json
-from cgan.base.notebook import silent
+from cgan.base.progress import silent
 from cgan.cli import app
 from cgan.data.images import Images, joined, load_images, save_images
 from cgan.models.local_score import LocalScoreSampler, LocalScoreSettings
@@ -217,7 +217,7 @@ def test_other_images_are_tested_on_but_for_those_trained_on(asked: Project) -> 
 def test_an_interrupted_call_goes_on_and_says_the_estimate(tmp_path: Path) -> None:
     said, trained = list[str](), list[str]()
 
-    def progress(what: str, steps: range, images_a_step: int = 0) -> Iterator[int]:
+    def progress(what: str, steps: range, images_per_step: int = 0) -> Iterator[int]:
         trained.append(what)
         if len(trained) == 2 * CLASSIFIERS + 2:
             raise KeyboardInterrupt
@@ -237,7 +237,7 @@ def test_an_interrupted_call_goes_on_and_says_the_estimate(tmp_path: Path) -> No
 
 
 def test_whatever_decides_a_classifier_names_its_folder(tmp_path: Path) -> None:
-    def progress(what: str, steps: range, images_a_step: int = 0) -> Iterator[int]:
+    def progress(what: str, steps: range, images_per_step: int = 0) -> Iterator[int]:
         if what.endswith("classifier 2 of 4"):
             raise KeyboardInterrupt
         return iter(steps)
@@ -332,7 +332,7 @@ def test_training_images_as_drawings_are_given_away() -> None:
     train, _ = uneven(times=2).split(0.3, seed=2)
     answer = shared(train)
     assert answer.verdict == "gives away" and answer.leaks and answer.attack.auc > 0.95
-    assert answer.loss == 0 and "drawings give away who was in the training data" in repr(answer)
+    assert "drawings give away who was in the training data" in repr(answer)
     assert len({place for place, *_ in answer.exposed}) == 5
     # 5 % and more are no leak.
     safe = replace(answer.attack, auc=0.51, interval=(0.48, 0.54), p_value=0.05, epsilon=0.0)
@@ -357,7 +357,7 @@ def test_a_sampler_says_at_once_what_its_file_is(capsys: pytest.CaptureFixture[s
 def test_a_sharing_that_was_cut_off_goes_on_with_its_generators(tmp_path: Path) -> None:
     said, begun = list[str](), list[tuple[str, int]]()
 
-    def progress(what: str, steps: range, images_a_step: int = 0) -> Iterator[int]:
+    def progress(what: str, steps: range, images_per_step: int = 0) -> Iterator[int]:
         begun.append((what, len(steps)))
         if what == "generator 2 of 2" and begun.count(begun[-1]) == 1:
             raise KeyboardInterrupt

@@ -32,7 +32,7 @@ CHANGES_NO_RESULT = {
     # Starts the stage; holds the paths, which dvc.yaml holds too.
     *("cgan.stages.runner", "cgan.pipeline.project"),
     # Words for the user, how a notebook shows an object, and how bytes get to the disk, not which.
-    *(f"cgan.base.{name}" for name in ("errors", "notebook", "settings", "text", "files")),
+    *(f"cgan.base.{name}" for name in ("errors", "progress", "settings", "text", "files")),
     # The values of params.yaml are under `params`, and the defaults of keys that it lacks are in what the
     # stage params makes. A check refuses a value or lets it pass. As a dependency, each new param would
     # repeat every stage.

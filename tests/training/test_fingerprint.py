@@ -19,7 +19,7 @@ CHANGES_NO_WEIGHT = {
     # What it reads is compared with its digest, and the digest is in the fingerprint.
     "cgan.data.images",
     # Probes and previews look at the averaged generator; `test_probes_…` in test_monitoring.py.
-    *("cgan.quality.judge", "cgan.quality.proportions", "cgan.base.notebook"),
+    *("cgan.quality.judge", "cgan.quality.proportions", "cgan.base.progress"),
     "cgan.data.contact_sheet",
     # The values are in the fingerprint; `total_steps`, which is computed there, has a test in test_params.py.
     "cgan.params.sections",

@@ -13,7 +13,7 @@ from conftest import TINY, uneven
 
 import cgan
 from cgan.base.errors import CganError, DataError, ParamsError, TrainingError
-from cgan.base.notebook import progress_bar
+from cgan.base.progress import progress_bar
 from cgan.data.images import Images
 from cgan.quality.judge import Judge
 from cgan.training import fit as fitting
@@ -60,7 +60,7 @@ def test_a_run_says_what_was_trained_and_shows_itself(tmp_path: Path) -> None:
 def pressed_at(step: int, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bar during which Ctrl-C is pressed so many times."""
 
-    def bar(what: str, planned: range, images_a_step: int) -> Iterator[int]:
+    def bar(what: str, planned: range, images_per_step: int) -> Iterator[int]:
         for done in planned:
             for _ in range(times if done == step - 1 else 0):
                 signal.raise_signal(signal.SIGINT)
@@ -121,7 +121,7 @@ def test_a_folder_in_use_is_refused_until_it_is_free(
     """The other call is on a thread, which has no signals, and trains all the same."""
     has_begun, may_go_on = threading.Event(), threading.Event()
 
-    def waiting(what: str, planned: range, images_a_step: int) -> Iterator[int]:
+    def waiting(what: str, planned: range, images_per_step: int) -> Iterator[int]:
         has_begun.set()
         may_go_on.wait(60)
         yield from planned

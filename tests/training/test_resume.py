@@ -24,7 +24,7 @@ def results() -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in files}
 
 
-def told_to_end(number: int, what: str, steps: range, images_a_step: int) -> Iterator[int]:
+def told_to_end(number: int, what: str, steps: range, images_per_step: int) -> Iterator[int]:
     """A progress in whose second step a signal comes, and more of them."""
     for step in steps:
         for _ in range(3 if step == steps[1] else 0):

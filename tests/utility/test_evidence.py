@@ -12,7 +12,7 @@ from conftest import NAMES, sample_digits, uneven
 from torch import Tensor
 
 from cgan.base.errors import CganError, DataError
-from cgan.base.notebook import silent
+from cgan.base.progress import silent
 from cgan.data.images import Images
 from cgan.data.splitting import units_of
 from cgan.models.hardware import choose_hardware
@@ -228,8 +228,8 @@ def test_a_round_is_as_by_hand_and_what_is_trained_stays(tmp_path: Path) -> None
     test = digits(rows_of(0, 50, 60), rows_of(1, 50, 54))
     said = list[tuple[str, int]]()
 
-    def progress(what: str, steps: range, images_a_step: int = 0) -> Iterator[int]:
-        said.append((what, images_a_step))
+    def progress(what: str, steps: range, images_per_step: int = 0) -> Iterator[int]:
+        said.append((what, images_per_step))
         return iter(steps)
 
     first, *_ = rounds_by_seed(training, drawn, test, recipe, 3, tmp_path, CPU)

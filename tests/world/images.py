@@ -116,7 +116,7 @@ def write_csv(path: Path, data: Images) -> Path:
 
 
 def write_folder(path: Path, data: Images) -> Path:
-    """A folder a class. Rows are numbered, so that the files' order is that of the rows within a class."""
+    """A folder per class. Rows are numbered, so that the files' order is that of the rows within a class."""
     assert data.groups is not None
     for row, (label, group) in enumerate(zip(data.labels, data.groups, strict=True)):
         file = path / NAMES[label] / f"g{group}-{row:04d}.png"

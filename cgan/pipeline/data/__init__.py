@@ -1,1 +1,1 @@
-"""A project's data: what a run will do with them, and folders and CSVs made of them."""
+"""`cgan validate`: what a project's data are, and what a run will do with them."""

@@ -1,1 +1,1 @@
-"""Whether drawings help a classifier: an answer for a project, with a report and a page."""
+"""`cgan evidence` and `cgan sharing` of a project: reports."""

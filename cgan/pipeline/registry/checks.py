@@ -79,12 +79,12 @@ class Check(Number):
 class Row:
     """A check of the gate. `limit`: the name of its param in the section gate, a `min_…` or a maximum; a
     number; or None. `what`: a noun phrase for what is measured. `measure` gets what the group is about, and
-    the section gate; None: there is no value. `name`: where it is not that of the param without `min_`."""
+    the section gate; None: there is no value."""
 
+    name: str
     limit: str | float | None
     what: str
     measure: Callable[[Any, GateParams], Finding | None]
-    name: str = ""
 
     def check(self, group: str, subject: Any, limits: GateParams) -> Check | None:
         """The check of this row, if there is a value."""
@@ -99,7 +99,7 @@ class Row:
             passed = low <= limit if at_most else high >= limit
         return Check(
             group=group,
-            name=self.name or str(self.limit)[len("min_") :],
+            name=self.name,
             what=f"{self.what} {finding.note}".rstrip(),
             value=finding.value,
             interval=finding.interval,

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-DEFAULT_MODEL = "cgan"  # outside a project, and for questions about runs, which are of no model
+DEFAULT_MODEL = (
+    "cgan"  # the name outside a project, and for questions about runs, which are of no model
+)
 CHAMPION, CHALLENGER = "champion", "challenger"  # aliases
 GATE_FOLDER = "gate"  # of a run's artifacts: reports, and what is kept to compare later data with
 
@@ -81,13 +83,13 @@ class Registry:
     address: str
 
     def versions(self) -> list[Version]:
-        """Newest first."""
+        """All versions, newest first."""
         entities = self.client.search_model_versions(f"name = '{self.model}'")
         versions = [Version(int(v.version), v.run_id or "", dict(v.tags)) for v in entities]
         return sorted(versions, key=lambda version: -version.number)
 
     def version(self, number: int) -> Version:
-        """Raises ModelError where there is none of this number."""
+        """The version of this number. Raises ModelError where there is none."""
         for version in self.versions():
             if version.number == number:
                 return version
@@ -149,7 +151,8 @@ class Registry:
             self._set_champion(number, why)
 
     def rollback(self, why: str) -> tuple[int, int]:
-        """Bring back the champion before this one: the numbers of both. Never to one that was left.
+        """Bring back the champion before this one: the numbers of both. Skips
+        versions that were rolled back.
 
         Raises ModelError when there is none before.
         """

@@ -108,7 +108,7 @@ def _report(
     reasons: Sequence[str],
     checks: Sequence[Check] = (),
 ) -> Report:
-    """The report, which is written, too."""
+    """The report, which is also written to reports/gate.json and gate.md."""
     report = Report(
         question="Gate",
         verdict=verdict,

@@ -1,4 +1,4 @@
-"""To find a run: its generator, how good that is, and what made it, in a project's folder or in MLflow."""
+"""Runs in a project's folder or in MLflow: the generator, how good it is, and what made it."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class ProjectRun:
 
     @property
     def evaluation(self) -> Evaluation:
-        """Raises CganError, too, where it is of another generator than the one there; without one, as where
-        reports were pulled alone, nothing is compared."""
+        """Evaluation of the project's generator. Raises CganError, too, where it is of another one; without a
+        generator, as where reports were pulled alone, nothing is compared."""
         path, generator = self.folder / EVALUATION, self.folder / GENERATOR
         evaluation = Evaluation.read(path)
         if generator.is_file() and not evaluation.is_about(read_facts(generator, "generator")):

@@ -11,26 +11,56 @@ from cgan.pipeline.registry import drawings, todays_data
 from cgan.pipeline.registry.checks import CHAMPION_GROUP, DATA_GROUP, LIMITS_GROUP, Check, Row
 
 DATA_ROWS = (  # of a `DataComparison`
-    Row("max_class_shift", "deviations by which a class's new images differ", todays_data.shift),
-    Row("max_outliers", "new images like none before", todays_data.outliers, "data_outliers"),
     Row(
+        "class_shift",
+        "max_class_shift",
+        "deviations by which a class's new images differ",
+        todays_data.shift,
+    ),
+    Row("data_outliers", "max_outliers", "new images like none before", todays_data.outliers),
+    Row(
+        "class_loss",
         todays_data.MAX_CLASS_LOSS,
         "part of its share that a class has lost",
         todays_data.class_loss,
-        "class_loss",
     ),
 )
 DRAWING_ROWS = (  # of `Drawings`
-    Row("max_outliers", "drawings that are like no real image", drawings.outliers),
-    Row("max_drawn_shift", "deviations by which a class's drawings differ", drawings.shift),
-    Row("min_relative_accuracy", "accuracy, as a part of real images'", drawings.accuracy),
-    Row("max_copies_over_floor", "near copies, beyond those among real images", drawings.copies),
-    Row("min_worst_class_diversity", "diversity, as a part of real images'", drawings.diversity),
-    Row("max_fid_over_floor", "Fréchet distance, less real images'", drawings.excess_distance),
+    Row("outliers", "max_outliers", "drawings that are like no real image", drawings.outliers),
+    Row(
+        "drawn_shift",
+        "max_drawn_shift",
+        "deviations by which a class's drawings differ",
+        drawings.shift,
+    ),
+    Row(
+        "relative_accuracy",
+        "min_relative_accuracy",
+        "accuracy, as a part of real images'",
+        drawings.accuracy,
+    ),
+    Row(
+        "copies_over_floor",
+        "max_copies_over_floor",
+        "near copies, beyond those among real images",
+        drawings.copies,
+    ),
+    Row(
+        "worst_class_diversity",
+        "min_worst_class_diversity",
+        "diversity, as a part of real images'",
+        drawings.diversity,
+    ),
+    Row(
+        "fid_over_floor",
+        "max_fid_over_floor",
+        "Fréchet distance, less real images'",
+        drawings.excess_distance,
+    ),
 )
 CHAMPION_ROWS = (  # of `Drawings`, too
-    Row("against_champion", "Fréchet distance", drawings.distance_change, "fid_judge"),
-    Row(None, "conditional accuracy", drawings.accuracy_change, "conditional_accuracy"),
+    Row("fid_judge", "against_champion", "Fréchet distance", drawings.distance_change),
+    Row("conditional_accuracy", None, "conditional accuracy", drawings.accuracy_change),
 )
 ROWS = {DATA_GROUP: DATA_ROWS, LIMITS_GROUP: DRAWING_ROWS, CHAMPION_GROUP: CHAMPION_ROWS}
 

@@ -1,4 +1,4 @@
-"""Keys of params.yaml that version 1.0 closed, as key, section or `key: value`, with what to do instead."""
+"""Keys of params.yaml that version 1.0 removed, as key, section or `key: value`; what to do instead."""
 
 _CONSTANT = "it is a constant; leave the key out"
 _OF_DEMO = "it is a part of the generator demo; choose that one, or leave the key out"
@@ -6,7 +6,7 @@ _DEMO_KEYS = "discriminator objective optimizer adadelta_rho adadelta_eps gradie
 _CONSTANT_KEYS = (
     "adam_beta2 final_lr_fraction r1_every log_every save_every previews score_cap score_sources"
 )
-CLOSED = {
+REMOVED = {
     **{f"train.{key}": _OF_DEMO for key in _DEMO_KEYS.split()},
     **{f"train.{key}": _CONSTANT for key in _CONSTANT_KEYS.split()},
     **{f"train_judge.{key}": _CONSTANT for key in ("batch_size", "peak_lr", "width")},

@@ -15,7 +15,7 @@ MAX_PER_SIDE = 1_500
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class Candidates:
     """`images`, N of them, at `rows` int64 [N] of training and held-out images together; `unit` int64 [N]:
     those of one group, or copies, are asked about together. Of each of U units `member` bool [U]: was it
     trained on? `strata` int64 [U]: units of one class, and of about one size, for the mean of many scores
