@@ -50,3 +50,31 @@ def test_a_public_name_has_examples_that_run(
     }
     lacking = {what for what, call in wanted.items() if not re.search(call, shown)}
     assert not lacking, "has no example"
+
+
+def arguments(function: Any) -> list[str]:
+    def shown(each: inspect.Parameter) -> str:
+        if each.kind is each.VAR_KEYWORD:
+            return f"**{each.name}"
+        return each.name if each.default is each.empty else f"{each.name}="
+
+    return [shown(each) for each in inspect.signature(function).parameters.values()]
+
+
+def test_public_names_are_those_that_the_docs_freeze() -> None:
+    """An argument or attribute that is written down stays; what is added has a default."""
+    page = Path("docs/python.md").read_text().partition("## What stays")[2]
+    names, public = set[str](), None
+    for name, written in re.findall(r"(\S*\.\w+)(\([^)]*\))?", page.split("```")[1]):
+        if name.startswith("cgan."):
+            names.add(name.removeprefix("cgan."))
+            member = public = getattr(cgan, name.removeprefix("cgan."))
+        else:  # a field without a default is no attribute of its class
+            fields = getattr(public, "__dataclass_fields__", {})
+            member = fields.get(name[1:]) or getattr(public, name[1:])
+        if written:
+            frozen = [each for each in written.strip("()").split(", ") if each]
+            now = arguments(member)
+            assert [each for each in now if each in frozen] == frozen, name
+            assert all(each.endswith("=") for each in {*now} - {*frozen, "self"}), name
+    assert names == {*cgan.__all__} - {"__version__"}
