@@ -9,14 +9,12 @@ import typer
 
 from cgan import __version__
 from cgan.base.errors import CganError
-from cgan.pipeline.data import commands as data
+from cgan.pipeline import commands as project
+from cgan.pipeline.commands import PRODUCTION_PANEL, announce
 from cgan.pipeline.evidence import commands as evidence
-from cgan.pipeline.options import DRAW_PANEL, PRODUCTION_PANEL, announce
 from cgan.pipeline.project import GENERATOR
-from cgan.pipeline.registry import commands as registry
-from cgan.pipeline.runs import commands as runs
-from cgan.pipeline.setup import commands as project
 
+DRAW_PANEL = "Draw: cgan draw 2024 --seed 7"  # of `cgan --help`
 GRID_ROWS = 10  # of `cgan draw --grid`
 
 app = typer.Typer(
@@ -147,16 +145,16 @@ def card(
     """
     announce("Loading the generator, and what is known of it …")
     from cgan.drawing.generator import Generator, default_source
-    from cgan.pipeline.runs.card import write_card_folder
+    from cgan.pipeline.card import write_card_folder
 
     source, note = (model, "") if model else default_source(GENERATOR)
     generator = Generator.load(source)
     typer.echo(write_card_folder(generator, folder, anyway=publish_anyway) + note)
 
 
-for commands in (project, data, runs, evidence, registry):
-    app.add_typer(commands.app)
-app.add_typer(registry.versions, name="registry", rich_help_panel=PRODUCTION_PANEL)
+app.add_typer(project.app)
+app.add_typer(evidence.app)
+app.add_typer(project.versions, name="registry", rich_help_panel=PRODUCTION_PANEL)
 
 
 def main() -> None:

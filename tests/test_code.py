@@ -37,22 +37,22 @@ def test_no_module_is_longer_than_a_reader_s_patience() -> None:
 # Lines of Python that each room may have. A feature pays for its lines with a deletion; where it cannot,
 # raise the ceiling in a commit that says what that pays for.
 CEILINGS = {
-    "cgan": 239,
+    "cgan": 237,
     "cgan/base": 670,
     "cgan/data": 1_875,
     "cgan/drawing": 794,
     "cgan/models": 1_424,
     "cgan/page": 659,
     "cgan/params": 565,
-    "cgan/pipeline": 2_871,
+    "cgan/pipeline": 2_813,
     "cgan/privacy": 778,
     "cgan/quality": 2_625,
     "cgan/service": 351,
-    "cgan/stages": 866,
+    "cgan/stages": 863,
     "cgan/training": 1_656,
     "cgan/utility": 869,
     "flows": 858,
-    "tests": 12_560,
+    "tests": 12_556,
 }
 PAGE_LINES = 1_332  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/

@@ -16,7 +16,7 @@ from cgan.base.errors import CganError, ModelError
 from cgan.drawing.generator import ALIASES, Generator, default_source
 from cgan.pipeline.project import GENERATOR, project_root
 from cgan.pipeline.registry.client import CHAMPION, now
-from cgan.pipeline.runs.card import known_evaluation
+from cgan.pipeline.registry.recorded_run import known_evaluation
 from cgan.pipeline.tracking.store import is_absent, store_uri
 
 log = logging.getLogger(__name__)

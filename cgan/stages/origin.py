@@ -14,8 +14,7 @@ from cgan.base.commands import CommandError
 from cgan.base.files import write_bytes
 from cgan.params.sections import TrainChoices
 from cgan.pipeline.project import SOURCE_FOLDER
-from cgan.pipeline.tracking.store import requester_tags
-from cgan.pipeline.tracking.tags import COMMIT_TAG, DATA_TAG, DIRTY_TAG, SOURCE_TAG
+from cgan.pipeline.tracking import store
 from cgan.stages.runner import log
 
 PATCH = "patch.diff"  # in SOURCE_FOLDER, the uncommitted changes
@@ -40,14 +39,14 @@ def origin_tags(dataset: Mapping[str, Any], tree: git.WorkingTree | None) -> dic
     """Data, commit, torch, and the DVC experiment, the user and the flow that asked for the training."""
     kind, _, name = str(dataset["name"]).partition(": ")
     tags = {
-        SOURCE_TAG: "cgan.stages.train",
+        store.SOURCE_TAG: "cgan.stages.train",
         "torch.version": str(torch.__version__),  # unlike the metadata's, with its build: +cu132
-        DATA_TAG: "MNIST sample" if kind == "sample" else Path(name).stem,
+        store.DATA_TAG: "MNIST sample" if kind == "sample" else Path(name).stem,
         "dvc.exp_name": os.environ.get("DVC_EXP_NAME", ""),
     }
     if tree:
-        tags |= {COMMIT_TAG: tree.commit, DIRTY_TAG: str(bool(tree.changed)).lower()}
-    return {key: value for key, value in tags.items() if value} | requester_tags()
+        tags |= {store.COMMIT_TAG: tree.commit, store.DIRTY_TAG: str(bool(tree.changed)).lower()}
+    return {key: value for key, value in tags.items() if value} | store.requester_tags()
 
 
 def keep_source(tree: git.WorkingTree | None) -> None:

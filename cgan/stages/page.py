@@ -25,7 +25,7 @@ from cgan.pipeline.project import (
     VALIDATION,
 )
 from cgan.pipeline.tracking.run import read_training
-from cgan.pipeline.tracking.tags import COMMIT_TAG, DATA_TAG, DIRTY_TAG
+from cgan.pipeline.tracking.store import COMMIT_TAG, DATA_TAG, DIRTY_TAG
 from cgan.quality.evaluation import Evaluation
 from cgan.quality.judge import load_judge
 from cgan.stages.runner import log, run_stage

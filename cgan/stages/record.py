@@ -18,10 +18,9 @@ from cgan.models.file_facts import Facts, read_facts
 from cgan.pipeline import project
 from cgan.pipeline.project import CARD, EVALUATION, GENERATOR, GRID, SOURCE_FOLDER, STRIP, TRAINING
 from cgan.pipeline.registry.recorded_run import ProjectRun
+from cgan.pipeline.tracking import store
 from cgan.pipeline.tracking.logged_model import model_note, save_mlflow_model
 from cgan.pipeline.tracking.run import TrackedRun, TrainingRecord, open_run, read_training
-from cgan.pipeline.tracking.store import strip_markdown
-from cgan.pipeline.tracking.tags import FINGERPRINT_TAG, GENERATOR_SHA256_TAG, QUALITY_TAG
 from cgan.quality.evaluation import Evaluation
 from cgan.stages.runner import log, run_stage
 from cgan.training.records import preview_paths, read_records
@@ -56,7 +55,7 @@ def main() -> None:
 
 def remove_checkpoints(training: TrainingRecord) -> None:
     """Remove those of the training whose result DVC has, unless they are in use."""
-    folder = project.training_folder(training["tags"][FINGERPRINT_TAG])
+    folder = project.training_folder(training["tags"][store.FINGERPRINT_TAG])
     with locked(project.training_lock(folder), wait=False) as is_free:
         if is_free and folder.is_dir():
             remove(folder)
@@ -69,7 +68,7 @@ def send_training(run: TrackedRun, steps: int) -> None:
     def time_of(step: int) -> int:
         return int(began_ms + (ended_ms - began_ms) * step / max(1, steps))
 
-    run.log_inputs({GENERATOR_SHA256_TAG: sha256_of(GENERATOR)})
+    run.log_inputs({store.GENERATOR_SHA256_TAG: sha256_of(GENERATOR)})
     run.log_files(sorted(SOURCE_FOLDER.glob("*")), SOURCE_FOLDER.name)
     run.log_metrics(
         (name, value, step, time_of(step))
@@ -104,9 +103,9 @@ def send_results(run: TrackedRun, evaluation: Evaluation, facts: Facts) -> None:
     tags = {"digest": facts["digest"], NOTE_TAG: model_note(run.run_id)}
     run.log_model(save, int(facts.get("steps", 0)), tags)
     run.log_numbers({f"quality/{key}": value for key, value in evaluation.values().items()})
-    strip = strip_markdown(run.run_id) if STRIP.is_file() else ""
+    strip = store.strip_markdown(run.run_id) if STRIP.is_file() else ""
     note = replace(report, tables=()).as_markdown(strip)
-    run.set_tags({NOTE_TAG: note, QUALITY_TAG: report.sentence})
+    run.set_tags({NOTE_TAG: note, store.QUALITY_TAG: report.sentence})
 
 
 if __name__ == "__main__":

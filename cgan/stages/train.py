@@ -36,7 +36,6 @@ from cgan.pipeline.project import (
 from cgan.pipeline.tracking import store
 from cgan.pipeline.tracking.live import LiveTracker
 from cgan.pipeline.tracking.run import TrainingRecord
-from cgan.pipeline.tracking.tags import FINGERPRINT_TAG
 from cgan.quality.judge import load_judge
 from cgan.stages.origin import keep_source, origin_tags, project_tree, run_name
 from cgan.stages.runner import log, run_stage
@@ -63,7 +62,7 @@ def main() -> None:
         "cgan.chosen_for_the_data": choice.explanation or "nothing",
         "cgan.device": str(hardware.device),
         "cgan.precision": hardware.precision_name,
-        FINGERPRINT_TAG: folder.name,
+        store.FINGERPRINT_TAG: folder.name,
     }
     training: TrainingRecord = {
         "run_name": run_name(p),

@@ -7,7 +7,7 @@ import yaml
 from conftest import ROOT, git
 
 from cgan.base.errors import CganError
-from cgan.pipeline.setup.new_project import FIRST_COMMIT, TEMPLATE_FILES, make_project
+from cgan.pipeline.new_project import FIRST_COMMIT, TEMPLATE_FILES, make_project
 
 
 def make(out: str) -> str:

@@ -13,8 +13,7 @@ from rich.console import Console
 from cgan.base.errors import CganError
 from cgan.base.files import read_json
 from cgan.pipeline.project import EVALUATION, TRAINING
-from cgan.pipeline.registry.status import print_status
-from cgan.pipeline.runs.report import summary
+from cgan.pipeline.registry.status import print_status, summary
 from cgan.quality.evaluation import Evaluation
 
 EVIL = "\x1b[2J\x1b]0;owned\x07[red]deconv[/red]"

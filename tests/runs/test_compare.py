@@ -15,7 +15,7 @@ from cgan.base.report import Number
 from cgan.cli import app
 from cgan.pipeline.project import EVALUATION, GENERATOR, TRAINING
 from cgan.pipeline.registry.recorded_run import RecordedRun, find
-from cgan.pipeline.runs.report import summary
+from cgan.pipeline.registry.status import summary
 from cgan.quality.comparison import Change, Comparison, compare
 from cgan.quality.evaluate import METRICS
 from cgan.quality.evaluation import Evaluation, Score

@@ -22,10 +22,7 @@ PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
 CHECKS = {"cgan.params.sections", "cgan.params.checks", "cgan.pipeline.params_file"}
 CHANGES_NO_RESULT = {
     # Tracking: tells of a result, and may change at any time without a new training.
-    *(
-        f"cgan.pipeline.tracking.{name}"
-        for name in ("live", "run", "store", "tags", "logged_model")
-    ),
+    *(f"cgan.pipeline.tracking.{name}" for name in ("live", "run", "store", "logged_model")),
     *("cgan.stages.origin", "cgan.drawing.mlflow_model"),
     # Where MLflow keeps a generator: a stage loads a file. How long it will take.
     *("cgan.pipeline.registry.recorded_run", "cgan.pipeline.progress"),

@@ -10,12 +10,12 @@ from conftest import Store, environment, free_port
 
 from cgan.base.errors import CganError
 from cgan.base.hosts import without_credentials
-from cgan.pipeline.runs.ui import serve_ui
 from cgan.pipeline.tracking.store import (
     artifact_root,
     experiment_id,
     open_store,
     reason_of,
+    serve_pages,
     store_uri,
 )
 
@@ -81,7 +81,7 @@ def test_a_reason_is_the_first_line_without_its_password(said: str, reason: str)
 def test_of_a_server_no_second_one_is_started(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@host")
     with pytest.raises(CganError, match=r"is http://host, a server"):
-        serve_ui(root, free_port())
+        serve_pages(root, free_port())
 
 
 def test_a_store_is_made_whole_or_not_at_all(

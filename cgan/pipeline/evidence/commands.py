@@ -1,19 +1,31 @@
 """The commands `cgan evidence` and `cgan sharing`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from cgan.pipeline.options import JUDGE_PANEL, PerClass, announce, from_2_to_20
+from cgan.pipeline.commands import JUDGE_PANEL, announce
 from cgan.pipeline.project import require_project
 
 app = typer.Typer()
 
 
+def from_2_to_20(help_text: str) -> Any:
+    return typer.Option(min=2, max=20, help=help_text)
+
+
 @app.command(rich_help_panel=JUDGE_PANEL)
 def evidence(
-    per_class: PerClass = None,
+    per_class: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            max=100_000,
+            help="How many images each class gets.  \\[default: as many as the largest class has; twice as "
+            "many if the classes are about equal]",
+        ),
+    ] = None,
     folds: Annotated[
         int | None,
         from_2_to_20(

@@ -26,8 +26,7 @@ from cgan.pipeline.registry.client import (
     Version,
     open_registry,
 )
-from cgan.pipeline.tracking.store import strip_markdown
-from cgan.pipeline.tracking.tags import GENERATOR_SHA256_TAG, RUN_KEY_TAG
+from cgan.pipeline.tracking.store import GENERATOR_SHA256_TAG, RUN_KEY_TAG, strip_markdown
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

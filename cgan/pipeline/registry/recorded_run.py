@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cgan.base.errors import CganError, ModelError
+from cgan.base.report import Report, Table
+from cgan.drawing.generator import Generator
 from cgan.models.file_facts import read_facts
 from cgan.pipeline.project import EVALUATION, GENERATOR, TRAINING
 from cgan.pipeline.registry.client import model_name, open_registry
@@ -94,3 +96,33 @@ def find(what: str) -> ProjectRun | RecordedRun:
                 "such as `champion`, which `cgan gate` sets, models:/NAME@ALIAS, or a project's folder."
             )
         return RecordedRun(registry.version(number).run_id, f"models:/{model}/{number}")
+
+
+def known_evaluation(generator: Generator) -> Evaluation | None:
+    """The evaluation of these weights, as their file, this project or MLflow has it."""
+    stated = generator.facts.get("quality")
+    evaluation = Evaluation.from_json(stated) if stated else None
+    with contextlib.suppress(CganError):
+        if not evaluation and Path(generator.source).is_file():
+            evaluation = Evaluation.read(EVALUATION)
+        elif not evaluation:
+            evaluation = find(generator.source).evaluation
+    return evaluation if evaluation and evaluation.is_about(generator.facts) else None
+
+
+def compare_runs(a: str, b: str) -> Report:
+    """What `cgan.compare` says of two runs, each of which is what `find` takes; with their names and the
+    params that differ."""
+    found_a, found_b = find(a), find(b)
+    evaluations = found_a.evaluation, found_b.evaluation
+    from cgan.quality.comparison import compare  # with torch, for which no mistake has to wait
+
+    report = compare(*evaluations).report()
+    run_a, run_b = found_a.training, found_b.training
+    params_a, params_b = run_a["params"], run_b["params"]
+    rows = [(key, params_a.get(key, "–"), params_b.get(key, "–")) for key in params_a | params_b]
+    names = "run", run_a.get("run_name", ""), run_b.get("run_name", "")
+    differing = [row for row in rows if row[1] != row[2]]
+    title = f"Params that differ: {len(differing) or 'none'}"
+    table = Table(title, ("", "A", "B"), [names, *differing])
+    return replace(report, tables=[*report.tables, table])

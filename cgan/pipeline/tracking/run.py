@@ -24,7 +24,6 @@ from cgan.base.files import read_json
 from cgan.base.hosts import without_credentials
 from cgan.pipeline.project import project_root
 from cgan.pipeline.tracking import store
-from cgan.pipeline.tracking.tags import RUN_KEY_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -66,9 +65,9 @@ class TrackedRun:
         experiment = store.experiment_id(client, training["experiment"])
         key = training["run_key"]
         with store.store_locked():  # two at once find one run
-            runs = list(client.search_runs([experiment], f"tags.`{RUN_KEY_TAG}` = '{key}'"))
+            runs = list(client.search_runs([experiment], f"tags.`{store.RUN_KEY_TAG}` = '{key}'"))
             if not runs:
-                tags = {RUN_KEY_TAG: key}
+                tags = {store.RUN_KEY_TAG: key}
                 runs = [
                     client.create_run(experiment, training["began_ms"], tags, training["run_name"])
                 ]

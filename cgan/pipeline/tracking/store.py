@@ -1,4 +1,4 @@
-"""Which MLflow store the runs go to: its address, its experiment, how a client asks it."""
+"""The MLflow store that the runs go to: its address, its experiment, its tags, how a client asks it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,26 @@ import json
 import logging
 import os
 import re
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+from cgan.base.errors import CganError
 from cgan.base.files import locked, replacing
-from cgan.base.hosts import is_server, without_credentials
+from cgan.base.hosts import LOOPBACK, is_server, require_free, site_of, without_credentials
 from cgan.pipeline.project import STRIP, home, project_root
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+# Tags of a run that more than one module writes or reads, as existing stores have them.
+RUN_KEY_TAG = "cgan.run_key"
+FINGERPRINT_TAG = "cgan.fingerprint"  # of the training: names the folder of its checkpoints
+GENERATOR_SHA256_TAG = "cgan.generator_sha256"
+QUALITY_TAG = "cgan.quality"  # how good its drawings are, in a sentence
+DATA_TAG = "data"
+SOURCE_TAG = "mlflow.source.name"  # the module that trained
+COMMIT_TAG, DIRTY_TAG = "mlflow.source.git.commit", "git.dirty"
 
 STORE_VARIABLE = "MLFLOW_TRACKING_URI"
 SQLITE = "sqlite:///"
@@ -121,3 +132,27 @@ def requester_tags() -> dict[str, str]:
     with contextlib.suppress(OSError, KeyError):  # a container's passwd may know no name
         tags["mlflow.user"] = getpass.getuser()
     return {key: str(value) for key, value in tags.items()}
+
+
+def serve_pages(root: Path, port: int) -> NoReturn:
+    """Become `mlflow server` for the project's store; MLflow's own variables set the rest. Raises CganError
+    where the port is taken or a server keeps the runs."""
+    require_free(LOOPBACK, port, "--port")  # MLflow's server would end with exit code 0
+    uri = store_uri(root)
+    if is_server(uri):
+        shown = without_credentials(uri)
+        raise CganError(f"{STORE_VARIABLE} is {shown}, a server: open it in a browser.")
+    settings = {
+        **MLFLOW_SETTINGS,
+        "MLFLOW_DEFAULT_ARTIFACT_ROOT": artifact_root(uri, root),
+        "MLFLOW_REGISTRY_STORE_URI": uri,  # or MLflow talks of it
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # more processes, for LLM judges only
+        "PYTHONWARNINGS": "ignore",  # of one library about another
+        **os.environ,
+        "MLFLOW_BACKEND_STORE_URI": uri,  # no argument: every user can read those
+    }
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
+    command += ["--uvicorn-opts", "--log-level warning"]
+    sys.stdout.write(f"MLflow, in some seconds: {site_of(LOOPBACK, port)} (Ctrl-C ends it)\n")
+    sys.stdout.flush()
+    os.execve(sys.executable, command, settings)  # nosec B606: MLflow's own program

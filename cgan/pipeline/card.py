@@ -1,6 +1,5 @@
 """`cgan card`: a folder with a generator, its model card and drawings, for Hugging Face."""
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,9 @@ from cgan.drawing.card import model_card
 from cgan.drawing.drawings import new_folder
 from cgan.drawing.generator import Generator
 from cgan.models.model_file import save_generator
-from cgan.pipeline.project import CARD, EVALUATION, GENERATOR, GRID, SHARING
+from cgan.pipeline.project import CARD, GENERATOR, GRID, SHARING
+from cgan.pipeline.registry.recorded_run import known_evaluation
 from cgan.privacy import GIVES_AWAY
-from cgan.quality.evaluation import Evaluation
 
 
 def write_card_folder(generator: Generator, folder: Path, *, anyway: bool = False) -> str:
@@ -46,17 +45,3 @@ def _sharing(generator: Generator) -> dict[str, Any]:
         if found.get("generator_digest") == generator.facts["digest"]:
             return found
     return {}
-
-
-def known_evaluation(generator: Generator) -> Evaluation | None:
-    """The evaluation of these weights, as their file, this project or MLflow has it."""
-    stated = generator.facts.get("quality")
-    evaluation = Evaluation.from_json(stated) if stated else None
-    with contextlib.suppress(CganError):
-        if not evaluation and Path(generator.source).is_file():
-            evaluation = Evaluation.read(EVALUATION)
-        elif not evaluation:  # where only what drawing needs is installed, this cannot be imported
-            from cgan.pipeline.registry.recorded_run import find
-
-            evaluation = find(generator.source).evaluation
-    return evaluation if evaluation and evaluation.is_about(generator.facts) else None

@@ -1,1 +1,0 @@
-"""`cgan validate`: what a project's data are, and what a run will do with them."""

@@ -1,1 +1,0 @@
-"""Runs: reports on one, comparisons of two, MLflow's pages, a card to publish."""

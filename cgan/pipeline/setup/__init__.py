@@ -1,1 +1,0 @@
-"""A new project, and which preset its params.yaml has."""
