@@ -12,7 +12,6 @@ from cgan.data.images import Images
 from cgan.models.generative import GenerativeModel
 from cgan.params.sections import GateParams
 from cgan.quality.evaluation import ClassScores, Evaluation
-from cgan.quality.intervals import falls_short_of_real
 
 STATES = POOR, DOUBTFUL, GOOD, UNJUDGED = "poor", "doubtful", "good", ""  # the worst first
 # Held-out images of a class: below, the accuracy of real ones is known to ± 10 points or worse.
@@ -54,7 +53,7 @@ def judged_classes(
     is weak. `counts`: of all images of each class, where they are known."""
     fewest = max(FEW_IMAGES, FEW_IMAGES_OF_MEDIAN * statistics.median(counts)) if counts else 0
     illegible, repetitive = advice_on(model)
-    short = falls_short_of_real(evaluation, limits.min_relative_accuracy)
+    short = evaluation.classes_short_of_real(limits.min_relative_accuracy)
     judged = []
     for label, scores in enumerate(evaluation.classes):
         accuracy, diversity = evaluation.shares_of_real(label)

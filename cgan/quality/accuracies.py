@@ -18,53 +18,15 @@ from cgan.models.hardware import choose_hardware
 from cgan.params.sections import JudgeParams
 from cgan.quality.evaluation import Metric, Score
 from cgan.quality.intervals import Bins, Estimate, Estimates
-from cgan.quality.judge import Judge, conditional_accuracy, predict, train_judge
+from cgan.quality.judge import Accuracy, Judge, conditional_accuracy, predict, train_judge
 
 if TYPE_CHECKING:
-    from cgan.quality.conditions import Conditions
     from cgan.quality.evaluate import DrawnSet
 
 
-def _conditional_accuracy(drawn: DrawnSet) -> Score:
-    """The share of drawings in which the judge sees the class that was asked for. Real images: the share of
-    held-out ones whose label it names."""
-    return replace(
-        drawn.score("conditional_accuracy"),
-        interval=drawn.accuracy.interval,
-        real_interval=drawn.conditions.judge_accuracy.interval,
-    )
-
-
-CONDITIONAL_ACCURACY = Metric(
-    key="conditional_accuracy",
-    name="conditional accuracy",
-    meaning="share of drawings that show the class asked for; odd real images are misread more often",
-    measure=_conditional_accuracy,
-)
-# Without an interval: it is the smallest of many, and that of a single class would lie too low.
-WORST_CLASS_ACCURACY = Metric(
-    key="worst_class_accuracy",
-    name="accuracy of the worst class",
-    meaning="conditional accuracy of the class that fares worst",
-    measure=lambda drawn: replace(drawn.score("worst_class_accuracy"), interval=None),
-)
-
-
-def drawn_accuracies(conditions: Conditions, judged: Tensor) -> Estimates:
-    """The accuracies of drawings that the judge takes for these classes, int64 [N]."""
-    labels = conditions.drawn_labels
-    return _accuracies(judged == labels, labels, conditions.bins["all drawn"])
-
-
-def heldout_accuracies(conditions: Conditions, predicted: Tensor) -> Estimates:
-    """The accuracies of a classifier that predicts these classes, int64 [held-out images]."""
-    rows = conditions.shuffled_rows
-    labels = conditions.held_out.tensors.labels[rows]
-    return _accuracies(predicted[rows] == labels, labels, conditions.bins["heldout"])
-
-
-def _accuracies(right: Tensor, labels: Tensor, bins: Bins) -> dict[str, Estimate]:
-    """The mean over the classes that have images, and the worst of them. `right` bool [N]."""
+def accuracy_estimates(right: Tensor, labels: Tensor, bins: Bins) -> Estimates:
+    """The mean over the classes that have images, and the worst of them. `right` bool [N]: is the image taken
+    for its label, int64 [N]?"""
     present, classes = labels.unique(return_inverse=True)
     bin_of = torch.bucketize(torch.arange(len(labels)), bins.cuts, right=True)
     counts, hits = (
@@ -80,31 +42,47 @@ def _accuracies(right: Tensor, labels: Tensor, bins: Bins) -> dict[str, Estimate
         sampled_counts > 0, (bins.weights @ hits) / sampled_counts.clamp(min=1), by_class
     )
     return {
-        "conditional_accuracy": Estimate.of(by_class.mean().item(), accuracies.mean(dim=1)),
-        "worst_class_accuracy": Estimate.of(by_class.min().item(), accuracies.amin(dim=1)),
+        "conditional_accuracy": Estimate.centred(by_class.mean().item(), accuracies.mean(dim=1)),
+        "worst_class_accuracy": Estimate.centred(by_class.min().item(), accuracies.amin(dim=1)),
     }
+
+
+def _with_intervals(score: Score, drawn: Accuracy, real: Accuracy) -> Score:
+    return replace(score, interval=drawn.interval, real_interval=real.interval)
+
+
+CONDITIONAL_ACCURACY = Metric(
+    key="conditional_accuracy",
+    name="conditional accuracy",
+    meaning="share of drawings that show the class asked for; odd real images are misread more often",
+    measure=lambda drawn: _with_intervals(
+        drawn.score("conditional_accuracy"), drawn.accuracy, drawn.conditions.judge_accuracy
+    ),
+)
+# Without an interval: it is the smallest of many, and that of a single class would lie too low.
+WORST_CLASS_ACCURACY = Metric(
+    key="worst_class_accuracy",
+    name="accuracy of the worst class",
+    meaning="conditional accuracy of the class that fares worst",
+    measure=lambda drawn: replace(drawn.score("worst_class_accuracy"), interval=None),
+)
 
 
 def _gan_train_accuracy(drawn: DrawnSet) -> Score | None:
     """The GAN-train accuracy, beside the judge's own; None where it is not asked for."""
     conditions = drawn.conditions
-    if conditions.params.gan_train_kimg == 0:
+    kimg, rows = conditions.params.gan_train_kimg, conditions.rows_in_mix
+    if kimg == 0:
         return None
-    labels = conditions.drawn_labels[conditions.rows_in_mix]
-    drawings = Images(
-        drawn.pixels[conditions.rows_in_mix], labels, conditions.held_out.class_names, notes=()
-    )
-    classifier = gan_train(
-        drawings, conditions.judge, conditions.params.gan_train_kimg, drawn.progress
-    )
-    pixels, held_out_labels, _ = conditions.held_out.tensors
+    names = conditions.held_out.class_names
+    drawings = Images(drawn.pixels[rows], conditions.drawn_labels[rows], names, notes=())
+    classifier = gan_train(drawings, conditions.judge, kimg, drawn.progress)
+    pixels, labels, _ = conditions.held_out.tensors
     predicted = predict(classifier, pixels).labels
-    estimate = heldout_accuracies(conditions, predicted)["conditional_accuracy"]
-    return replace(
-        estimate.score(conditions.judge_accuracy.value),
-        interval=conditional_accuracy(predicted, held_out_labels, conditions.classes).interval,
-        real_interval=conditions.judge_accuracy.interval,
-    )
+    estimate = conditions.held_out_accuracies(predicted)["conditional_accuracy"]
+    judge = conditions.judge_accuracy
+    accuracy = conditional_accuracy(predicted, labels, conditions.classes)
+    return _with_intervals(estimate.score(judge.value), accuracy, judge)
 
 
 GAN_TRAIN_ACCURACY = Metric(

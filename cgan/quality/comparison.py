@@ -43,11 +43,10 @@ class Change:
 
     def row(self) -> tuple[Cell, ...]:
         """The cells below COLUMNS."""
-        name = f"{self.a.name} {'↑' if self.a.better == 'higher' else '↓'}"
-        is_alike = self.difference.value is not None
-        real = Number(value=self.a.real if is_alike else None, kind=self.a.kind)
-        interval = self.difference.interval_in_words
-        return name, real, self.a, self.b, self.difference, interval, self.verdict
+        a, difference = self.a, self.difference
+        name = f"{a.name} {'↑' if a.better == 'higher' else '↓'}"
+        real = Number(value=None if difference.value is None else a.real, kind=a.kind)
+        return name, real, a, self.b, difference, difference.interval_in_words, self.verdict
 
     def facts(self) -> dict[str, Any]:
         """The values, for programs."""
@@ -60,17 +59,10 @@ class Comparison(Answer):
     """Changes from A to B in each metric that both have. None where they were measured differently;
     `conditions` then says in what. `is_same`: are both of one generator?
 
-    >>> judged = [
-    ...     cgan.evaluate(run.generator, train, held_out, samples=300, gan_train_kimg=0, seed=seed)
-    ...     for seed in (1, 2)
-    ... ]
-    >>> comparison = cgan.compare(*judged)
-    >>> comparison.report().verdict
-    'not compared'
-    >>> comparison.conditions
-    {'seed': (1, 2)}
-    >>> comparison.metrics("better")
-    []
+    >>> evaluation = cgan.evaluate(run.generator, train, held_out, samples=300, gan_train_kimg=0)
+    >>> comparison = cgan.compare(evaluation, evaluation)
+    >>> comparison.verdict, comparison.conditions, comparison.metrics("better")
+    ('no difference', {}, [])
     """
 
     changes: Sequence[Change]
@@ -94,30 +86,27 @@ class Comparison(Answer):
 
     def report(self) -> Report:
         """The answer, with each metric of both in a table."""
-        sentence = NOT_ALIKE
+        better, worse = (", ".join(self.metrics(v)) or "no metric" for v in ("better", "worse"))
+        sentence = f"B is better in {better}; worse in {worse}. The rest is within chance."
         if self.is_same:
             sentence = "A and B are one generator, compared with itself: there is nothing to find."
+        elif self.conditions:
+            sentence = NOT_ALIKE
         elif self.verdict == "no difference":
             sentence = "There is no difference beyond chance between A and B."
-        elif not self.conditions:
-            better, worse = (", ".join(self.metrics(v)) or "no metric" for v in ("better", "worse"))
-            sentence = f"B is better in {better}; worse in {worse}. The rest is within chance."
-        tables = []
-        if self.changes:
-            tables.append(Table("Quality", COLUMNS, [each.row() for each in self.changes]))
-        if self.conditions:
-            rows = [(key, str(a), str(b)) for key, (a, b) in self.conditions.items()]
-            tables.append(Table("Measured with", ("", "A", "B"), rows))
+        conditions = [(key, str(a), str(b)) for key, (a, b) in self.conditions.items()]
+        tables = (
+            Table("Quality", COLUMNS, [each.row() for each in self.changes]),
+            Table("Measured with", ("", "A", "B"), conditions),
+        )
+        metrics = {each.a.key: each.facts() for each in self.changes}
+        measured_with = {key: list(pair) for key, pair in self.conditions.items()}
         return Report(
             question="Do two generators differ beyond chance?",
             verdict=self.verdict,
             sentence=sentence,
-            tables=tables,
-            facts={
-                "metrics": {each.a.key: each.facts() for each in self.changes},
-                "measured_with": {key: list(pair) for key, pair in self.conditions.items()},
-                "is_same": self.is_same,
-            },
+            tables=[table for table in tables if table.rows],
+            facts={"metrics": metrics, "measured_with": measured_with, "is_same": self.is_same},
         )
 
 
@@ -151,7 +140,8 @@ def _difference(a: Score, b: Score) -> Number:
     assert a.value is not None and b.value is not None
     interval: Interval | None = None
     if a.replicates and b.replicates:
-        interval = (Estimate.of_score(b) - Estimate.of_score(a)).interval
+        before, after = (Estimate.restored(each.value, each.replicates) for each in (a, b))
+        interval = (after - before).interval
     elif a.interval and b.interval:
         interval = difference_interval(a.value, a.interval, b.value, b.interval)
     kind: Kind = "points" if a.kind == "share" else "difference"

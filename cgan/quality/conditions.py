@@ -5,8 +5,11 @@ accuracies are means over classes.
 
 Drawings, held-out and training images are resampled in up to MAX_BINS bins of consecutive rows, not image by
 image; held-out images of a group are in one bin where there are MIN_GROUPS or more. So an interval covers the
-noise of *which* latents and *which* real images a metric was measured with. It doesn't cover what another
-seed of the training would give, nor the judge's errors.
+noise of *which* latents and *which* real images a metric was measured with.
+
+What real images get is what those get that the judge has not seen. None are left for that, so training images
+take the drawings' place, and the judge's memorisation bias is taken off: how they differ from held-out
+images, when both are set beside other held-out ones. Its noise is part of the score's interval.
 """
 
 from __future__ import annotations
@@ -24,11 +27,30 @@ from torch import Tensor
 from cgan.base.errors import DataError
 from cgan.data.images import Images, first_copies, pixels_digest
 from cgan.models.generative import GenerativeModel
+from cgan.models.hardware import available_threads, parts_on_threads
 from cgan.models.model_file import digest_of
 from cgan.params.sections import EvaluateParams
-from cgan.quality import accuracies, feature_metrics, likeness
-from cgan.quality.intervals import JACKKNIFE_PARTS, Bins, Estimates, bootstrap_weights
-from cgan.quality.judge import Judge, Prediction, conditional_accuracy, predict
+from cgan.quality.accuracies import accuracy_estimates
+from cgan.quality.feature_metrics import (
+    FEATURE_METRICS,
+    MAX_BLOCK_IMAGES,
+    NEIGHBOURS,
+    Gaussians,
+    deviation_of_mean,
+    excess,
+    neighbour_shares,
+)
+from cgan.quality.intervals import (
+    JACKKNIFE_PARTS,
+    Bins,
+    Estimate,
+    Estimates,
+    bootstrap_weights,
+    jackknife_replicates,
+    wilson_replicates,
+)
+from cgan.quality.judge import Accuracy, Judge, Prediction, conditional_accuracy, predict
+from cgan.quality.likeness import MAX_SHIFT
 
 # What takes the place of drawings in real images' scores, with the judge's memorisation bias known or not.
 # These words are part of a run's context: runs are compared by them.
@@ -42,8 +64,11 @@ MIN_DRAWINGS_PER_CLASS = 100
 MAX_JUDGED_DRAWINGS_S = 60.0
 MAX_BINS = 200
 MIN_GROUPS = 10  # held out; fewer don't show how they vary, and one would have no noise at all
+MAX_BLOCKS = 20  # of drawings, whose mean recall and coverage are taken
+HOLDOUT_SPLITS = 8  # into halves, each of which is set beside the other
+MIN_HALF_IMAGES = 50
 
-Source = Literal["heldout", "drawn", "all drawn", "training"]
+Source = Literal["held out", "drawn", "all drawn", "training"]
 """Where images come from: the drawings that have the hold-out's class mix, or all of them. Training images
 take the drawings' place in real images' scores."""
 
@@ -52,14 +77,14 @@ take the drawings' place in real images' scores."""
 class Conditions:
     """The judge, both parts of the data, the classes to draw, and how all of it is resampled.
 
-    `heldout`: the judge's prediction for the hold-out. `training_features` [M, 128] and `training_labels` [M]
-    of training images, in the hold-out's class mix. `drawn_labels`: the class of each drawing, int64 [N],
-    about equally many of each; `rows_in_mix`, those that have the hold-out's class mix.
+    `held_out_prediction`: the judge's. `training_features` [M, 128] and `training_labels` [M] of training
+    images, in the hold-out's class mix. `drawn_labels`: the class of each drawing, int64 [N], about equally
+    many of each; `rows_in_mix`, those that have the hold-out's class mix.
 
     Distances compare the first `distance_images` of these, or of the training images, with the hold-out;
-    neighbours are looked for among the `block_size` real images of `heldout_block`. `bins` and `part_weights`
-    say how each source is resampled, by the bootstrap and by the jackknife, whose parts are of equal size: a
-    cut may divide a group.
+    neighbours are looked for among the `block_size` real images of `held_out_block`. `bins` and
+    `part_weights` say how each source is resampled, by the bootstrap and by the jackknife, whose parts are of
+    equal size: a cut may divide a group.
 
     Raises DataError where there are too few images for recall.
     """
@@ -68,7 +93,7 @@ class Conditions:
     train: Images
     held_out: Images
     params: EvaluateParams
-    heldout: Prediction
+    held_out_prediction: Prediction
     training_features: Tensor
     training_labels: Tensor
     drawn_labels: Tensor
@@ -88,33 +113,26 @@ class Conditions:
         # A CSV can be sorted by class: what takes the drawings' place is picked from all of it.
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(params.seed))
         in_mix = rows_in_class_mix(train.tensors.labels[order], held_out.tensors.counts)
-        training = train.at(order[in_mix][: len(drawn_labels)]).tensors
-        return cls(
-            judge=judge,
-            train=train,
-            held_out=held_out,
-            params=params,
-            heldout=predict(judge, held_out.tensors.pixels),
-            training_features=predict(judge, training.pixels).features,
-            training_labels=training.labels,
-            drawn_labels=drawn_labels,
-        )
+        pixels, labels, _ = train.at(order[in_mix][: len(drawn_labels)]).tensors
+        seen, unseen = (predict(judge, each) for each in (pixels, held_out.tensors.pixels))
+        return cls(judge, train, held_out, params, unseen, seen.features, labels, drawn_labels)
 
     def __post_init__(self) -> None:
         _, labels, counts = self.held_out.tensors
         self.classes = len(counts)
         self.rows_in_mix = rows_in_class_mix(self.drawn_labels, counts)
         self.distance_images = min(len(self.rows_in_mix), len(self.training_features))
-        self.block_size = min(len(labels), feature_metrics.MAX_BLOCK_IMAGES, self.distance_images)
-        if self.block_size <= feature_metrics.NEIGHBOURS:
+        self.block_size = min(len(labels), MAX_BLOCK_IMAGES, self.distance_images)
+        if self.block_size <= NEIGHBOURS:
             raise DataError(
                 f"the hold-out has {len(labels)} images and the training part {len(self.train)}, but recall "
-                f"needs more than {feature_metrics.NEIGHBOURS} of each, with the same mix of classes. Hold "
-                "out a larger fraction, or add images."
+                f"needs more than {NEIGHBOURS} of each, with the same mix of classes. Hold out a larger "
+                "fraction, or add images."
             )
         self.training_features = self.training_features[: self.distance_images]
         self.training_labels = self.training_labels[: self.distance_images]
-        self.judge_accuracy = conditional_accuracy(self.heldout.labels, labels, self.classes)
+        judged = self.held_out_prediction
+        self.judge_accuracy: Accuracy = conditional_accuracy(judged.labels, labels, self.classes)
         groups = None
         if self.held_out.groups is not None and len(np.unique(self.held_out.groups)) >= MIN_GROUPS:
             groups = torch.from_numpy(self.held_out.groups)
@@ -124,9 +142,9 @@ class Conditions:
         block_rows = rows_in_class_mix(labels[rows], counts)[: self.block_size]
         if groups is not None:
             block_rows = block_rows.sort().values  # groups stand together
-        self.heldout_block = self.heldout.features[rows][block_rows]
+        self.held_out_block = judged.features[rows][block_rows]
         cuts: dict[Source, Tensor] = {
-            "heldout": _cuts(len(labels), None if groups is None else groups[rows]),
+            "held out": _cuts(len(labels), None if groups is None else groups[rows]),
             "drawn": _cuts(self.distance_images),
             "all drawn": _cuts(len(self.drawn_labels)),
             "training": _cuts(self.distance_images),
@@ -139,22 +157,94 @@ class Conditions:
         del cuts["all drawn"]  # whose accuracy has no jackknife
         self.part_weights = {name: bootstrap_weights(JACKKNIFE_PARTS, random) for name in cuts}
 
-    @cached_property
-    def heldout_gaussians(self) -> feature_metrics.Gaussians:
-        """The moments of the hold-out and its replicates."""
-        features = self.heldout.features[self.shuffled_rows]
-        return feature_metrics.Gaussians.of(features, self.bins["heldout"])
+    def held_out_accuracies(self, predicted: Tensor) -> Estimates:
+        """The accuracies of a classifier that predicts these classes, int64 [held-out images]."""
+        rows = self.shuffled_rows
+        labels = self.held_out.tensors.labels[rows]
+        return accuracy_estimates(predicted[rows] == labels, labels, self.bins["held out"])
+
+    def feature_estimates(self, features: Tensor, source: Source) -> Estimates:
+        """The FEATURE_METRICS of features in the hold-out's class mix, beside the hold-out.
+
+        Recall and coverage are the mean over several blocks of as many drawings as real images. Their
+        replicates have the variance of the jackknife, which leaves out one of JACKKNIFE_PARTS of either side
+        (of the drawings, of one block): an image that is picked twice would be its own neighbour.
+        """
+        drawn = Gaussians.fit(features[: self.distance_images], self.bins[source])
+        estimates = {FEATURE_METRICS[0]: self.held_out_gaussians.distance(drawn)}
+        real = self.held_out_block
+        count = len(real)
+        blocks = [block for block in features.split(count)[:MAX_BLOCKS] if len(block) == count]
+        # Of consecutive rows, for these come class by class in turn: every tenth one could be of one class.
+        rests = [
+            torch.ones(count, dtype=torch.bool).index_fill(0, part, False)
+            for part in torch.arange(count).tensor_split(JACKKNIFE_PARTS)
+        ]
+        values = _mean_shares(real, blocks).tolist()
+        without_real = [_mean_shares(real[rest], blocks[:2]) for rest in rests]
+        without_drawn = [_mean_shares(real, [blocks[0][rest]]) for rest in rests]
+        parts = (torch.stack(each, dim=1) for each in (without_real, without_drawn))
+        for key, value, of_real, of_drawn in zip(FEATURE_METRICS[1:], values, *parts, strict=True):
+            replicates = jackknife_replicates(
+                (self.part_weights["held out"], of_real),
+                (self.part_weights[source], of_drawn / math.sqrt(len(blocks))),
+            )
+            if not replicates.std() > 0:
+                replicates = wilson_replicates(value, count)
+            estimates[key] = Estimate.centred(value, replicates)
+        return estimates
 
     @cached_property
-    def bias(self) -> Estimates:
-        """The judge's memorisation bias; empty where too few are held out."""
-        return feature_metrics.memorisation_bias(self)
+    def held_out_gaussians(self) -> Gaussians:
+        """The moments of the hold-out and its replicates."""
+        features = self.held_out_prediction.features[self.shuffled_rows]
+        return Gaussians.fit(features, self.bins["held out"])
 
     @cached_property
     def real(self) -> Estimates:
         """The estimates of real images in place of drawings."""
-        of_heldout = accuracies.heldout_accuracies(self, self.heldout.labels)
-        return {**of_heldout, **feature_metrics.real_estimates(self)}
+        estimates = dict(self.held_out_accuracies(self.held_out_prediction.labels))
+        for key, found in self.feature_estimates(self.training_features, "training").items():
+            less = found - self.bias[key] if self.bias else found
+            most = math.inf if key == FEATURE_METRICS[0] else 1.0
+            estimates[key] = Estimate.centred(min(less.value, most), less.replicates)
+        return estimates
+
+    @cached_property
+    def bias(self) -> Estimates:
+        """The judge's memorisation bias: the excess of training images over as many held-out ones, class by
+        class, beside other held-out ones; the mean over HOLDOUT_SPLITS, in either direction. Empty where the
+        hold-out, or the training images of a class, are too few."""
+        random = torch.Generator().manual_seed(self.params.seed)
+        held_out, training = self.held_out_prediction.features, self.training_features
+        labels = self.held_out.tensors.labels
+        sets = []
+        for _ in range(HOLDOUT_SPLITS):
+            rows = torch.randperm(len(labels), generator=random)
+            rows = rows[labels[rows].argsort(stable=True)]
+            # Every second row of each class; of an odd count, the last row is left out.
+            halves = rows[0::2][: len(rows) // 2], rows[1::2]
+            order = torch.randperm(len(training), generator=random)
+            for reference, others in (halves, halves[::-1]):
+                counts = torch.bincount(labels[others], minlength=self.classes).tolist()
+                of_order = self.training_labels[order]
+                picked = torch.cat([order[of_order == n][:count] for n, count in enumerate(counts)])
+                if not MIN_HALF_IMAGES <= len(others) == len(picked):
+                    return {}
+                mixed = torch.randperm(len(others), generator=random)  # all were sorted by class
+                sets.append(
+                    (held_out[reference[mixed]], training[picked[mixed]], held_out[others[mixed]])
+                )
+                order = order.flip(0)  # the other direction has other training images
+        with parts_on_threads(available_threads()) as parallel:
+            excesses = torch.stack(list(parallel(lambda features: excess(*features), sets)), dim=1)
+        replicates = len(self.part_weights["held out"])
+        picks = torch.randint(len(sets), (replicates,), generator=random)
+        deviation = deviation_of_mean(len(sets), len(sets[0][1]) / len(training))
+        return {
+            key: Estimate.centred(values.mean().item(), deviation * values[picks])
+            for key, values in zip(FEATURE_METRICS, excesses, strict=True)
+        }
 
     def context(self, generator_digest: str) -> dict[str, Any]:
         """The circumstances that every number depends on, whoever measured it. Two generators' numbers can be
@@ -170,7 +260,7 @@ class Conditions:
             "drawn_images": len(self.drawn_labels),
             "distance_images": self.distance_images,
             "neighbour_images": self.block_size,
-            "copies_moved_by": likeness.MAX_SHIFT,
+            "copies_moved_by": MAX_SHIFT,
             "seed": self.params.seed,
             "device": next(self.judge.parameters()).device.type,
             "generator_digest": generator_digest,
@@ -179,7 +269,13 @@ class Conditions:
         if self.held_out.groups is not None:
             # The same for all numberings of the same groups.
             context["held_out_groups"] = pixels_digest(first_copies(self.held_out.groups))
-        return context | {"neighbours": feature_metrics.NEIGHBOURS}
+        return context | {"neighbours": NEIGHBOURS}
+
+
+def _mean_shares(real: Tensor, blocks: Sequence[Tensor]) -> Tensor:
+    """The mean recall and coverage of the blocks, [2]; by fewer neighbours where so few images are left."""
+    k = min(NEIGHBOURS, len(real) - 1, *(len(block) - 1 for block in blocks))
+    return torch.stack([neighbour_shares(real, block, k) for block in blocks], dim=1).mean(dim=1)
 
 
 def labels_to_draw(classes: int, params: EvaluateParams, seconds: float = 0.0) -> Tensor:

@@ -37,7 +37,7 @@ def diversity_score(by_class: Sequence[Estimate | None]) -> Score | None:
         return None
     replicates = torch.stack([estimate.replicates for estimate in known])
     values = torch.tensor([[estimate.value] for estimate in known], dtype=torch.float64)
-    least = Estimate.of(values.min().item(), replicates.amin(dim=0))
+    least = Estimate.centred(values.min().item(), replicates.amin(dim=0))
     # Where every class is as diverse as real images, the noise of many makes one of them less so. A class
     # that shows one picture alone has no noise.
     noise = torch.where(values > 0, replicates / values, 1.0)
@@ -85,7 +85,7 @@ def _mean_distance(images: Tensor, others: int, random: torch.Generator) -> Esti
     one_way = pairwise_distances(images, images)
     value, left_out = nearest_distance(torch.minimum(one_way, one_way.T), others)
     weights = bootstrap_weights(len(images), random)
-    return Estimate.of(value, jackknife_replicates((weights, left_out)))
+    return Estimate.centred(value, jackknife_replicates((weights, left_out)))
 
 
 def nearest_distance(pairwise: Tensor, others: int) -> tuple[float, Tensor]:

@@ -137,22 +137,20 @@ class DrawnSet:
     prediction: Prediction
     progress: Progress
 
+    def __post_init__(self) -> None:
+        self.labels = self.conditions.drawn_labels
+
     @cached_property
     def accuracy(self) -> Accuracy:
-        conditions = self.conditions
-        return conditional_accuracy(
-            self.prediction.labels, conditions.drawn_labels, conditions.classes
-        )
+        return conditional_accuracy(self.prediction.labels, self.labels, self.conditions.classes)
 
     @cached_property
     def estimates(self) -> Estimates:
         """The metrics that have replicates, for which `Conditions.real` has what real images get."""
-        conditions = self.conditions
-        in_mix = self.prediction.features[conditions.rows_in_mix]
-        return {
-            **accuracies.drawn_accuracies(conditions, self.prediction.labels),
-            **feature_metrics.feature_estimates(conditions, in_mix, "drawn"),
-        }
+        right, bins = self.prediction.labels == self.labels, self.conditions.bins["all drawn"]
+        in_mix = self.prediction.features[self.conditions.rows_in_mix]
+        of_features = self.conditions.feature_estimates(in_mix, "drawn")
+        return {**accuracies.accuracy_estimates(right, self.labels, bins), **of_features}
 
     def score(self, key: str) -> Score:
         """The score of a metric among the `estimates`."""
@@ -161,27 +159,23 @@ class DrawnSet:
     @cached_property
     def diversities(self) -> Sequence[Estimate | None]:
         """The diversity of each class."""
-        conditions = self.conditions
-        return diversity.diversity_by_class(self.pixels, conditions.drawn_labels, conditions.train)
+        return diversity.diversity_by_class(self.pixels, self.labels, self.conditions.train)
 
     @cached_property
     def near_copies(self) -> likeness.NearCopies:
-        conditions = self.conditions
-        images = conditions.train, conditions.held_out
-        return likeness.find_near_copies(
-            self.pixels, conditions.drawn_labels, *images, conditions.params.seed
-        )
+        real = self.conditions.train, self.conditions.held_out
+        seed = self.conditions.params.seed
+        return likeness.find_near_copies(self.pixels, self.labels, *real, seed)
 
     def classes(self) -> list[ClassScores]:
         """Each class by itself."""
-        conditions = self.conditions
         copies = self.near_copies
         return [
             ClassScores(
-                heldout=int(conditions.held_out.counts[label]),
+                heldout=int(self.conditions.held_out.counts[label]),
                 accuracy=self.accuracy.by_class[label],
                 accuracy_interval=self.accuracy.interval_by_class[label],
-                real_accuracy=conditions.judge_accuracy.by_class[label],
+                real_accuracy=self.conditions.judge_accuracy.by_class[label],
                 diversity=diverse.value if diverse else None,
                 diversity_interval=diverse.interval if diverse else None,
                 copies=int(copies.is_copy[copies.labels == label].sum()),

@@ -15,7 +15,7 @@ from cgan.base.errors import CganError
 from cgan.base.files import read_json, write_json
 from cgan.base.report import CANNOT_TELL, Answer, Interval, Kind, Number, Report, Table, in_words
 from cgan.base.text import percent
-from cgan.quality.proportions import joint_z, proportion_interval
+from cgan.quality.proportions import joint_z, proportion_interval, wilson_interval
 
 if TYPE_CHECKING:
     from cgan.quality.evaluate import DrawnSet
@@ -58,9 +58,9 @@ class Score(Number, MetricFacts):
 @dataclass(frozen=True, kw_only=True)
 class Metric(MetricFacts):
     """A metric, which stands beside its formula. `measure`: its numbers for drawings, None where they are not
-    known; without it, they are the estimate with its key."""
+    known."""
 
-    measure: Callable[[DrawnSet], Score | None] | None = None
+    measure: Callable[[DrawnSet], Score | None]
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -68,8 +68,7 @@ class Metric(MetricFacts):
 
     def score(self, drawn: DrawnSet) -> Score:
         """The numbers of drawings, with what they mean; an interval within what the metric can be."""
-        found = self.measure(drawn) if self.measure else drawn.score(self.key)
-        found = replace(found or Score(), **self.facts)
+        found = replace(self.measure(drawn) or Score(), **self.facts)
         if not found.interval:
             return found
         low, high = found.interval
@@ -175,6 +174,21 @@ class Evaluation(Answer):
             reach = row.diversity_interval[1] - row.diversity
             diversity = row.diversity + z / joint_z(1) * reach
         return accuracy, diversity
+
+    def classes_short_of_real(self, part: float) -> list[int]:
+        """The labels of the classes whose drawings the judge clearly sees right less often than this part of
+        what it sees of real images: even the upper end of their interval, at 95 % for all classes together
+        (Bonferroni), lies below. Few are held out, so real images count as the middle of their Wilson
+        interval: the best of a few is no better than many."""
+        drawn = [sum(row) for row in self.confusion]
+        z = joint_z(max(1, sum(count > 0 for count in drawn)))
+        short = []
+        for label, row in enumerate(self.classes):
+            if drawn[label] and row.real_accuracy:
+                real = sum(proportion_interval(row.real_accuracy, row.heldout)) / 2
+                if wilson_interval(self.confusion[label][label], drawn[label], z)[1] < part * real:
+                    short.append(label)
+        return short
 
     def weakest_classes(self) -> list[tuple[int, str]]:
         """The classes that are clearly behind real images, in accuracy or diversity, the weakest first: the
@@ -289,16 +303,13 @@ class Evaluation(Answer):
     def from_json(cls, facts: Mapping[str, Any]) -> Evaluation:
         """The evaluation whose report has these facts. Raises KeyError, TypeError, ValueError or
         AttributeError where they are no evaluation's."""
-        on_test_set = facts.get("judge_on_test_set")
-        parts = {
-            "metrics": {key: Score(**_known(Score, row)) for key, row in facts["metrics"].items()},
-            "classes": [
-                ClassScores(**_known(ClassScores, row)) for row in facts.get("classes", ())
-            ],
-            "judge_on_test_set": Number(**_known(Number, on_test_set)) if on_test_set else None,
-        }
-        own = {part.name: facts[part.name] for part in fields(cls) if part.name in facts}
-        return cls(**own | parts)
+        own = _known(cls, facts)
+        own["metrics"] = {key: Score(**_known(Score, row)) for key, row in facts["metrics"].items()}
+        rows = facts.get("classes", ())
+        own["classes"] = [ClassScores(**_known(ClassScores, row)) for row in rows]
+        if on_test_set := facts.get("judge_on_test_set"):
+            own["judge_on_test_set"] = Number(**_known(Number, on_test_set))
+        return cls(**own)
 
 
 def context_differences(a: Evaluation, b: Evaluation, key: str = "") -> dict[str, tuple[Any, Any]]:

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from cgan.base.report import Interval
-from cgan.quality.evaluation import Evaluation, Score
-from cgan.quality.proportions import joint_z, proportion_interval, wilson_interval
+from cgan.quality.evaluation import Score
+from cgan.quality.proportions import wilson_interval
 
 REPLICATES = 200
 JACKKNIFE_PARTS = 10  # of a set, each of which is left out once
@@ -47,22 +47,16 @@ class Estimate:
     replicates: Tensor
 
     @classmethod
-    def of(cls, value: float, replicates: Tensor) -> Estimate:
+    def centred(cls, value: float, replicates: Tensor) -> Estimate:
         """The estimate whose replicates are shifted so that their mean is the value: a sample with
         replacement holds some images twice, and that alone raises a Fréchet distance."""
         return cls(value, replicates - replicates.mean() + value)
 
     @classmethod
-    def of_score(cls, score: Score) -> Estimate:
-        """Estimate of a score's value, which it has."""
-        assert score.value is not None
-        return cls(score.value, _tensor(score.replicates) + score.value)
-
-    @classmethod
-    def of_real(cls, score: Score) -> Estimate:
-        """Estimate of what real images get, where the score has it."""
-        assert score.real is not None
-        return cls(score.real, _tensor(score.real_replicates) + score.real)
+    def restored(cls, value: float | None, deviations: Sequence[float]) -> Estimate:
+        """The estimate of a value, which is known, that a score keeps with its `deviations`."""
+        assert value is not None
+        return cls(value, torch.tensor(deviations, dtype=torch.float64) + value)
 
     @property
     def deviations(self) -> tuple[float, ...]:
@@ -86,7 +80,7 @@ class Estimate:
 
     def __truediv__(self, other: Estimate) -> Estimate:
         replicates = self.replicates / other.replicates.clamp(min=1e-9)
-        return Estimate.of(self.value / other.value, replicates)
+        return Estimate.centred(self.value / other.value, replicates)
 
     def score(self, real: Estimate | float) -> Score:
         """The numbers of a metric. `real`: what real images get."""
@@ -98,10 +92,6 @@ class Estimate:
 
 Estimates = Mapping[str, Estimate]
 """Estimates by the keys of metrics."""
-
-
-def _tensor(values: Sequence[float]) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
 
 
 def jackknife_replicates(*sides: tuple[Tensor, Tensor]) -> Tensor:
@@ -156,28 +146,3 @@ def difference_of_means(a: Sequence[float], b: Sequence[float]) -> tuple[float, 
         return change, (change, change)
     low, high = ttest_ind(b, a, equal_var=False).confidence_interval(0.95)
     return change, (float(low), float(high))
-
-
-def falls_short(right: Tensor, total: Tensor, limit: Tensor | float) -> Tensor:
-    """The classes that clearly do not reach the share `limit`, whatever chance explains: bool [classes], of
-    counts int64 [classes]. Even the upper ends of their Wilson intervals, which are at 95 % for all classes
-    together (Bonferroni), lie below. Of classes that reach it, one is called short in at most one evaluation
-    of twenty."""
-    z = joint_z(max(1, int((total > 0).sum())))
-    pairs = zip(right.tolist(), total.tolist(), strict=True)
-    ends = [wilson_interval(part, count, z)[1] if count else 1.0 for part, count in pairs]
-    return torch.tensor(ends) < limit
-
-
-def falls_short_of_real(evaluation: Evaluation, part: float) -> list[int]:
-    """The labels of the classes whose drawings the judge clearly sees right less often than this part of what
-    it sees of real images. Few are held out, so these count as the middle of their Wilson interval: the best
-    of a few is no better than many."""
-    confusion = torch.tensor(evaluation.confusion)
-    real = [
-        sum(proportion_interval(row.real_accuracy, row.heldout)) / 2 if row.real_accuracy else 0.0
-        for row in evaluation.classes
-    ]
-    short = falls_short(confusion.diagonal(), confusion.sum(dim=1), part * torch.tensor(real))
-    found: list[int] = short.nonzero()[:, 0].tolist()
-    return found

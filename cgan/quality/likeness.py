@@ -64,7 +64,7 @@ COPIES = Metric(
 
 
 def find_near_copies(
-    drawn: Tensor, drawn_labels: Tensor, training: Images, heldout: Images, seed: int
+    drawn: Tensor, drawn_labels: Tensor, training: Images, held_out: Images, seed: int
 ) -> NearCopies:
     """The near copies among the first drawings, uint8 [N, C, H, W], of these classes. What is near is known
     from real images: at most MAX_COMPARED held-out ones and, where these are fewer than MIN_REAL_COMPARED,
@@ -74,8 +74,8 @@ def find_near_copies(
     # A CSV can be sorted by class: a part of it is picked from all of it.
     random = torch.Generator().manual_seed(seed)
     training_order = torch.randperm(len(training), generator=random)
-    heldout_order = torch.randperm(len(heldout), generator=random)
-    real, real_labels, _ = heldout.at(heldout_order[:MAX_COMPARED]).tensors
+    held_out_order = torch.randperm(len(held_out), generator=random)
+    real, real_labels, _ = held_out.at(held_out_order[:MAX_COMPARED]).tensors
     own_rows = training_order[: max(0, MIN_REAL_COMPARED - len(real_labels))]
     real_distances = _closest(real, real_labels, training)
     if len(own_rows):

@@ -51,7 +51,7 @@ class Samples(NamedTuple):
     labels: Tensor
 
     @classmethod
-    def of(cls, images: Tensor, features: Tensor, labels: Tensor) -> Samples:
+    def measure(cls, images: Tensor, features: Tensor, labels: Tensor) -> Samples:
         """The samples of images uint8 [N, C, H, W]."""
         return cls(describe(images)[:, : len(NAMED_COLUMNS)], features, tones_of(images), labels)
 
@@ -101,13 +101,12 @@ class OutlierModels(NamedTuple):
     def fit_images(cls, judge: Judge, train: Images, held_out: Images) -> OutlierModels:
         """The models of a random part of the training images, in features of the judge, which learnt from
         them."""
-        pixels, labels, _ = train.tensors
-        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-        of_classes = [order[labels[order] == label] for label in range(train.classes)]
-        rows = torch.cat([of_class[:MAX_TRAINING_IMAGES] for of_class in of_classes])
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+        in_order = train.tensors.labels[order]
+        rows = [order[in_order == label][:MAX_TRAINING_IMAGES] for label in range(train.classes)]
         training, unseen = (
-            Samples.of(images, predict(judge, images).features, of)
-            for images, of in ((pixels[rows], labels[rows]), held_out.tensors[:2])
+            Samples.measure(pixels, predict(judge, pixels).features, labels)
+            for pixels, labels, _ in (train.at(torch.cat(rows)).tensors, held_out.tensors)
         )
         return cls.fit(training, unseen, train.shape, train.classes)
 

@@ -9,14 +9,9 @@ from torch import Tensor
 
 from cgan.data.images import Images
 from cgan.params.sections import EvaluateParams
-from cgan.quality.accuracies import drawn_accuracies, heldout_accuracies
-from cgan.quality.conditions import Conditions
-from cgan.quality.feature_metrics import (
-    deviation_of_mean,
-    feature_estimates,
-    frechet_estimate,
-    neighbour_estimates,
-)
+from cgan.quality.accuracies import accuracy_estimates
+from cgan.quality.conditions import Conditions, Source
+from cgan.quality.feature_metrics import Gaussians, deviation_of_mean
 from cgan.quality.intervals import REPLICATES, Estimate, wilson_replicates
 from cgan.quality.judge import Judge, Prediction, frechet_distance
 
@@ -45,8 +40,9 @@ def conditions_of(
     return Conditions(judge, *images, params, heldout, trained, trained_labels, asked)
 
 
-def distance_of_training(conditions: Conditions) -> Estimate:
-    return frechet_estimate(conditions, conditions.training_features, "training")
+def distance_of(features: Tensor, conditions: Conditions, source: Source = "drawn") -> Estimate:
+    gaussians = Gaussians.fit(features[: conditions.distance_images], conditions.bins[source])
+    return conditions.held_out_gaussians.distance(gaussians)
 
 
 def test_the_memorisation_bias_is_taken_off_real_images() -> None:
@@ -56,11 +52,11 @@ def test_the_memorisation_bias_is_taken_off_real_images() -> None:
         real, unseen, training = (points(300, 3 * seed + n, 8) for n in range(3))
         for features, memorised in ((training, False), (0.85 * training, True)):
             conditions = conditions_of(real, features, torch.arange(1200) % 3, seed)
-            for key, drawn in feature_estimates(conditions, unseen, "drawn").items():
+            for key, drawn in conditions.feature_estimates(unseen, "drawn").items():
                 low, high = (drawn - conditions.real[key]).interval
                 missed += not low <= 0 <= high
                 if key == "fid_judge":
-                    _, high = (drawn - distance_of_training(conditions)).interval
+                    _, high = (drawn - distance_of(features, conditions, "training")).interval
                     assert (high < 0) is memorised, (seed, high)
     assert missed <= 2  # of 12, at 95 % each
 
@@ -84,7 +80,7 @@ def test_with_too_few_images_no_bias_is_taken_off(held: int, trained: int) -> No
     parts = points(held, held), points(trained, trained)
     conditions = conditions_of(*parts, torch.arange(60) % 3)
     assert conditions.bias == {}
-    assert conditions.real["fid_judge"].value == distance_of_training(conditions).value
+    assert conditions.real["fid_judge"].value == distance_of(parts[1], conditions).value
 
 
 def test_replicates_spread_as_independent_samples_do() -> None:
@@ -95,8 +91,8 @@ def test_replicates_spread_as_independent_samples_do() -> None:
 
     def estimates_of(seed: int) -> dict[str, Estimate]:
         conditions = conditions_of(real, trained, asked, seed)
-        accuracies = drawn_accuracies(conditions, (asked + ~right) % 3)
-        return {**accuracies, **feature_estimates(conditions, drawn, "drawn")}
+        accuracies = accuracy_estimates(right, asked, conditions.bins["all drawn"])
+        return {**accuracies, **conditions.feature_estimates(drawn, "drawn")}
 
     one, same, other = map(estimates_of, (1, 1, 2))
     again = torch.tensor(
@@ -124,8 +120,8 @@ def test_a_hold_out_in_any_order_gives_the_same_intervals() -> None:
     mixed = torch.randperm(600, generator=torch.Generator().manual_seed(0))
     for order in (mixed, labels.argsort(stable=True)):
         conditions = conditions_of(real[order], trained, labels, labels=labels[order])
-        right = heldout_accuracies(conditions, named[order])["conditional_accuracy"]
-        found = frechet_estimate(conditions, drawn, "drawn"), right
+        right = conditions.held_out_accuracies(named[order])["conditional_accuracy"]
+        found = distance_of(drawn, conditions), right
         spreads.append([float(each.replicates.std()) for each in found])
     assert spreads[1] == pytest.approx(spreads[0], rel=0.25)
 
@@ -140,8 +136,8 @@ def test_a_difference_of_generators_is_found_where_there_is_one(
     for pair in range(25):
         first, second, real, trained = (points(400, 4 * pair + n, 4) for n in range(4))
         conditions = conditions_of(real, trained, asked, seed=pair)
-        a = frechet_estimate(conditions, first + 0.3 * axis, "drawn")
-        b = frechet_estimate(conditions, second + other * axis, "drawn")
+        a = distance_of(first + 0.3 * axis, conditions)
+        b = distance_of(second + other * axis, conditions)
         low, high = (b - a).interval
         worse += low > 0
         better += high < 0
@@ -154,8 +150,8 @@ def test_recall_and_coverage_say_how_far_others_would_be() -> None:
     for seed in range(24):
         real, trained, drawn = (points(n, 3 * seed + k, 8) for k, n in enumerate((40, 40, 400)))
         conditions = conditions_of(real, trained, torch.arange(400) % 3)
-        found.append(neighbour_estimates(conditions, 1.05 * drawn, "drawn"))
-    for key in found[0]:
+        found.append(conditions.feature_estimates(1.05 * drawn, "drawn"))
+    for key in ("recall", "coverage"):
         said = fmean(float(each[key].replicates.std()) for each in found)
         assert 0.75 < said / stdev(each[key].value for each in found) < 2, key
 
@@ -163,14 +159,15 @@ def test_recall_and_coverage_say_how_far_others_would_be() -> None:
 def test_where_all_or_none_count_the_interval_is_wilsons() -> None:
     """Newcombe 1998, table I, method 3: 0 of 20. And a share of twelve images."""
     for value, interval in ((0.0, (-0.1611, 0.1611)), (1.0, (0.8389, 1.1611))):
-        found = Estimate.of(value, wilson_replicates(value, 20))
+        found = Estimate.centred(value, wilson_replicates(value, 20))
         assert found.interval == pytest.approx(interval, abs=1e-4)
         score = found.score(found - found)  # as an evaluation keeps it
-        assert Estimate.of_score(score).interval == pytest.approx(interval, abs=1e-4)
-        assert Estimate.of_real(score).interval == (0, 0)
+        restored = Estimate.restored(score.value, score.replicates)
+        assert restored.interval == pytest.approx(interval, abs=1e-4)
+        assert Estimate.restored(score.real, score.real_replicates).interval == (0, 0)
     real = points(12, 0, 1)
     conditions = conditions_of(real, real, torch.arange(24) % 3)
-    coverage = neighbour_estimates(conditions, torch.cat([real, real]), "drawn")["coverage"]
+    coverage = conditions.feature_estimates(torch.cat([real, real]), "drawn")["coverage"]
     assert coverage.value == 1 and coverage.interval[0] == pytest.approx(0.757, abs=0.01)
 
 
@@ -182,7 +179,7 @@ def test_what_the_jackknife_leaves_out_is_of_all_classes() -> None:
     drawn[labels == 0] -= 40.0
     conditions = conditions_of(real, trained, labels)
     features = drawn[conditions.rows_in_mix]
-    coverage = neighbour_estimates(conditions, features, "drawn")["coverage"]
+    coverage = conditions.feature_estimates(features, "drawn")["coverage"]
     assert 0.8 < coverage.value <= 0.9 and float(coverage.replicates.std()) < 0.05
 
 
@@ -191,7 +188,7 @@ def test_of_fewer_than_ten_groups_images_are_resampled() -> None:
     rows = torch.arange(120)
     for groups, bins in ((None, 120), (rows * 0, 120), (rows % 9, 120), (rows % 10, 10)):
         conditions = conditions_of(points(120, 0), points(120, 1), rows % 3, groups=groups)
-        assert conditions.bins["heldout"].weights.shape[1] == bins
+        assert conditions.bins["held out"].weights.shape[1] == bins
 
 
 def test_near_copies_in_a_group_say_no_more_than_one_of_them() -> None:
@@ -204,7 +201,7 @@ def test_near_copies_in_a_group_say_no_more_than_one_of_them() -> None:
         real = once[rows] + 0.01 * points(600, 1000 + seed)
         for found, groups in ((grouped, rows), (alone, None)):
             conditions = conditions_of(real, trained, torch.arange(600) % 3, seed, groups)
-            found.append(frechet_estimate(conditions, drawn + 0.5, "drawn"))
+            found.append(distance_of(drawn + 0.5, conditions))
     said, too_little = (fmean(float(n.replicates.std()) for n in part) for part in (grouped, alone))
     assert 0.75 < said / stdev(each.value for each in grouped) < 1.6
     assert said > 1.5 * too_little

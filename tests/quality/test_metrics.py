@@ -21,11 +21,11 @@ from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.quality import intervals, likeness
 from cgan.quality import judge as judges
 from cgan.quality.accuracies import gan_train
-from cgan.quality.conditions import Conditions, labels_to_draw, rows_in_class_mix
+from cgan.quality.conditions import MAX_BLOCKS, Conditions, labels_to_draw, rows_in_class_mix
 from cgan.quality.diversity import diversity_by_class
 from cgan.quality.evaluate import METRICS, measure
 from cgan.quality.evaluation import ClassScores, Evaluation, Metric, Score
-from cgan.quality.feature_metrics import MAX_BLOCKS, NEIGHBOURS, neighbour_shares
+from cgan.quality.feature_metrics import NEIGHBOURS, neighbour_shares
 from cgan.quality.judge import (
     accuracy,
     conditional_accuracy,
@@ -116,17 +116,17 @@ def test_the_frechet_distance_is_that_of_torchmetrics(
 def test_neighbours_of_points_on_a_line_are_as_by_hand() -> None:
     # Real 0 1 2 3 (radii to the 1st neighbour: 1 each), drawn 0.5 1.5 9 (radii 1 1 7.5).
     real = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
-    assert neighbour_shares(real, torch.tensor([[0.5], [1.5], [9.0]]), k=1) == {
-        "recall": 1.0,  # 0 and 1 near 0.5, 2 near 1.5, and 3 within 7.5 of 9
-        "coverage": 3 / 4,  # the ball of 3 is empty
-    }
+    assert neighbour_shares(real, torch.tensor([[0.5], [1.5], [9.0]]), k=1).tolist() == [
+        1.0,  # 0 and 1 near 0.5, 2 near 1.5, and 3 within 7.5 of 9
+        3 / 4,  # the ball of 3 is empty
+    ]
     # Each point's fifth neighbour is three steps away. So a drawing just to the right of a point is in
     # the balls of that point, of two to its left and of three to its right.
     line = torch.arange(2100.0)[:, None] * 10
-    found = neighbour_shares(line, line[50:1150] + 0.5)
-    assert found["coverage"] == pytest.approx(1105 / 2100)  # from 48 to 1152
+    _, coverage = neighbour_shares(line, line[50:1150] + 0.5)
+    assert coverage == pytest.approx(1105 / 2100)  # from 48 to 1152
     edge = neighbour_shares(torch.tensor([[4.0], [9.0]]), torch.tensor([[-1.0], [14.0]]), k=1)
-    assert edge["coverage"] == 0, "each is 5 away"
+    assert edge[1] == 0, "each is 5 away"
 
 
 # -- The report ----------------------------------------------------------------------------------------
@@ -203,10 +203,10 @@ def test_each_number_is_of_equally_many_of_the_sets_it_names(per_class: int, hel
     equal = min(count, len(heldout))
     shuffled = torch.randperm(len(heldout), generator=torch.Generator().manual_seed(PARAMS.seed))
     block = shuffled[rows_in_class_mix(heldout.tensors.labels[shuffled], equal_mix)][:equal]
-    for key in ("recall", "coverage"):
+    for n, key in enumerate(("recall", "coverage")):
         found, of_training = (
             fmean(
-                neighbour_shares(real.features[block], part)[key]
+                neighbour_shares(real.features[block], part)[n].item()
                 for part in features[: len(features) // equal * equal].split(equal)[:MAX_BLOCKS]
             )
             for features in (seen.features, trained.features)

@@ -16,7 +16,7 @@ from cgan.quality.class_shift import Moments, Shift, largest_shifts
 from cgan.quality.conditions import Conditions
 from cgan.quality.evaluate import measure
 from cgan.quality.evaluation import Evaluation
-from cgan.quality.intervals import Estimate, critical_t, falls_short_of_real
+from cgan.quality.intervals import Estimate, critical_t
 from cgan.quality.judge import predict
 from cgan.quality.outliers import Excess, OutlierModels, Samples, excesses
 
@@ -50,7 +50,7 @@ class Drawings:
         return cls(
             measure(conditions, drawings, prediction),
             largest_shifts(looks, looks_of_real, drawings.shape[1:]),
-            models.excesses(Samples.of(drawings, prediction.features, labels)),
+            models.excesses(Samples.measure(drawings, prediction.features, labels)),
             champion,
         )
 
@@ -102,7 +102,7 @@ def accuracy(drawings: Drawings, limits: GateParams) -> Finding:
         (low / score.real, high / score.real),
         note=f"({percent(score.value)}, real images {percent(score.real)})",
     )
-    short = falls_short_of_real(evaluation, limits.min_relative_accuracy)
+    short = evaluation.classes_short_of_real(limits.min_relative_accuracy)
     if not short:
         return of_all
     rows = ((evaluation.names[label], evaluation.classes[label]) for label in short)
@@ -140,7 +140,8 @@ def excess_distance(drawings: Drawings, _: GateParams) -> Finding | None:
     score = drawings.evaluation.score("fid_judge")
     if score.value is None:
         return None
-    excess = Estimate.of_score(score) - Estimate.of_real(score)
+    drawn = Estimate.restored(score.value, score.replicates)
+    excess = drawn - Estimate.restored(score.real, score.real_replicates)
     return Finding(excess.value, excess.interval, kind="number")
 
 
@@ -164,8 +165,8 @@ def _change(
     if drawings.champion is None:
         return None
     score = drawings.evaluation.score(key)
-    new = Estimate.of_score(score)
-    old = Estimate.of_score(drawings.champion.score(key))
+    scores = score, drawings.champion.score(key)
+    new, old = (Estimate.restored(each.value, each.replicates) for each in scores)
     change = new - old
     t = critical_t(len(change.replicates) - 1, comparisons=2)
     reach = t * float(change.replicates.std())

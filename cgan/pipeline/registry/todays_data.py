@@ -104,7 +104,7 @@ class DataComparison:
             shifts = largest_shifts(looks, kept.looks, images.shape)
             some = np.random.default_rng(0).permutation(len(new))[:MAX_JUDGED]
             pixels, labels, _ = new.at(some).tensors
-            samples = Samples.of(pixels, predict(kept.judge, pixels).features, labels)
+            samples = Samples.measure(pixels, predict(kept.judge, pixels).features, labels)
             outliers = kept.models.excesses(samples, group_size)
         counts = images.tensors.counts.double()
         return cls(kept, images.class_names, counts, group_size, shifts, outliers)
