@@ -106,12 +106,11 @@ def certain_differences(moments: Moments, reference: Moments, min_std: Tensor) -
 
 def min_deviations(shape: Sequence[int], columns: int) -> Tensor:
     """The smallest standard deviation that counts, of each column: float64 [columns]."""
-    min_std = torch.full((columns,), MIN_PIXEL_DEVIATION, dtype=torch.float64)
     height, width = shape[1:]
     sides = {"": 1, "height": height, "width": width, "longer": max(height, width)}
-    for number, (deviation, side) in enumerate(NAMED_COLUMNS.values()):
-        min_std[number] = deviation * sides[side]
-    return min_std
+    named = [deviation * sides[side] for deviation, side in NAMED_COLUMNS.values()]
+    of_pixels = [MIN_PIXEL_DEVIATION] * (columns - len(named))
+    return torch.tensor([*named, *of_pixels], dtype=torch.float64)
 
 
 def describe(images: Tensor) -> Tensor:

@@ -138,10 +138,13 @@ class Conditions:
             groups = torch.from_numpy(self.held_out.groups)
         random = torch.Generator().manual_seed(self.params.seed)
         # A CSV can be sorted by class: a part of the hold-out is picked from all of it.
-        rows = self.shuffled_rows = _shuffled_rows(len(labels), groups, random)
+        rows = torch.randperm(len(labels), generator=random)
+        if groups is not None:  # stand together
+            rows = rows[torch.from_numpy(first_copies(groups[rows].numpy())).argsort(stable=True)]
+        self.shuffled_rows = rows
         block_rows = rows_in_class_mix(labels[rows], counts)[: self.block_size]
         if groups is not None:
-            block_rows = block_rows.sort().values  # groups stand together
+            block_rows = block_rows.sort().values
         self.held_out_block = judged.features[rows][block_rows]
         cuts: dict[Source, Tensor] = {
             "held out": _cuts(len(labels), None if groups is None else groups[rows]),
@@ -298,33 +301,20 @@ def rows_in_class_mix(labels: Tensor, reference: Tensor) -> Tensor:
     classes = reference.nonzero()[:, 0].tolist()
     scarcest = min(classes, key=lambda label: int(available[label]) / int(reference[label]))
     counts = reference * available[scarcest] // reference[scarcest]
-    # The first `counts` images of a class are spread evenly over 0 to 1; those above 1 are too many.
+    # The first `counts` images of a class are spread evenly over 0 to 1.
     position = torch.full((len(labels),), math.inf, dtype=torch.float64)
-    for label in classes:
-        members = (labels == label).nonzero()[:, 0]
-        ranks = torch.arange(len(members), dtype=torch.float64)
-        position[members] = (ranks + 0.5) / max(1, int(counts[label]))
-    rows = ((position < 1) & (counts[labels] > 0)).nonzero()[:, 0]
+    for label, count in enumerate(counts.tolist()):
+        members = (labels == label).nonzero()[:count, 0]
+        position[members] = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    rows = position.isfinite().nonzero()[:, 0]
     return rows[position[rows].argsort(stable=True)]
 
 
-def _shuffled_rows(count: int, groups: Tensor | None, random: torch.Generator) -> Tensor:
-    """All rows in random order, those of a group together."""
-    order = torch.randperm(count, generator=random)
-    if groups is None:
-        return order
-    units = groups[order].unique(return_inverse=True)[1]
-    first = torch.full((count,), count).scatter_reduce_(0, units, torch.arange(count), "amin")
-    return order[first[units].argsort(stable=True)]
-
-
 def _cuts(images: int, groups: Tensor | None = None) -> Tensor:
-    """The first rows of all bins of so many images but the first one: int64 [bins - 1]. With `groups`
-    [images], each bin begins with a group."""
-    bins = min(MAX_BINS, images)
-    # As `Tensor.tensor_split` does.
-    number = torch.arange(1, bins)
-    cuts = number * (images // bins) + number.clamp(max=images % bins)
+    """The first row of each bin of so many images but the first: int64 [bins - 1]. With `groups` [images],
+    each bin begins with one."""
+    bins = torch.arange(images).tensor_split(min(MAX_BINS, images))
+    cuts = torch.stack([rows[0] for rows in bins])[1:]
     if groups is None:
         return cuts
     starts = (groups.diff() != 0).nonzero()[:, 0] + 1

@@ -101,11 +101,9 @@ def evaluate(
     if test:  # it may have no images
         right = accuracy(judge, test)
         on_test_set = Number(value=right.value, interval=right.interval)
-    return replace(
-        measure(conditions, drawn, progress=progress),
-        context=conditions.context(digest_of(model.state_dict())),
-        judge_on_test_set=on_test_set,
-    )
+    context = conditions.context(digest_of(model.state_dict()))
+    measured = measure(conditions, drawn, progress=progress)
+    return replace(measured, context=context, judge_on_test_set=on_test_set)
 
 
 def measure(
@@ -129,8 +127,7 @@ def measure(
 @dataclass(eq=False)
 class DrawnSet:
     """Drawings: `pixels` uint8 [N, C, H, W] of the classes `conditions.drawn_labels`, and the judge's
-    `prediction` for them. What is derived, for several metrics, is computed once. `progress` shows how far a
-    training is."""
+    `prediction` for them. What several metrics need is computed once."""
 
     conditions: Conditions
     pixels: Tensor

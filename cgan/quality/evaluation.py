@@ -30,9 +30,8 @@ ABOVE_REAL = "odd ones are misread more often"
 
 @dataclass(frozen=True, kw_only=True)
 class MetricFacts:
-    """What a metric is. `key`: of metrics.json. `better`: the direction. `kind`: how it is written.
-    `sample_size`: the key of a context that says of how many images it is taken, where its value depends on
-    that (a Fréchet distance falls with it)."""
+    """What a metric is. `sample_size`: the key of a context that says of how many images it is taken, where
+    its value depends on that (a Fréchet distance falls with it)."""
 
     key: str = ""
     name: str = ""
@@ -103,10 +102,9 @@ class Evaluation(Answer):
     """Measurements of a generator's drawings, beside real images.
 
     `metrics`: by their keys; `classes`: a row each, in the order of the labels. `confusion`: drawings by the
-    class asked for and the one that the judge sees. `context`: what every number depends on;
-    `context_differences` says whether two evaluations can be compared. `min_judge_accuracy`: on real images;
-    a judge below it cannot tell how good drawings are. `judge_on_test_set`: how often the judge is right on
-    the data's own test set, where there is one.
+    class asked for and the one that the judge sees. `context`: what every number depends on.
+    `min_judge_accuracy`: on real images; a judge below it cannot tell how good drawings are.
+    `judge_on_test_set`: how often it is right on the data's own test set, where there is one.
 
     >>> evaluation = cgan.evaluate(run.generator, train, held_out, samples=300, gan_train_kimg=0)
     >>> evaluation.is_about(run.generator.facts)
@@ -192,8 +190,7 @@ class Evaluation(Answer):
 
     def weakest_classes(self) -> list[tuple[int, str]]:
         """The classes that are clearly behind real images, in accuracy or diversity, the weakest first: the
-        label of each, and in words in what it is further behind. Of equally good classes, however many, one
-        is named in at most one evaluation of twenty."""
+        label of each, and in words in what it is further behind."""
         found = []
         for label, row in enumerate(self.classes):
             accuracy, diversity = self.shares_of_real(label)
@@ -240,10 +237,8 @@ class Evaluation(Answer):
         )
 
     def _parts(self, training_s: float | None) -> Iterator[str]:
-        """Parts of the sentence: `Legible: 99.4 % (real images 98.6 %; odd ones are misread more often)`,
-        `Varied: recall 89 % (real images 93 %)`, `Weakest class: 9 (94 % as diverse as real images)`. In
-        place of these by a weak judge: what a classifier learns from the drawings, and what would make it
-        tell."""
+        """Parts of the sentence. In place of what is said of legibility and variety by a weak judge: what a
+        classifier learns from the drawings, and what would make the judge tell."""
         accuracy, gan_train = map(self._beside_real, ("conditional_accuracy", "gan_train_accuracy"))
         recall, copies = map(self._beside_real, ("recall", "copies"))
         if self.judge_weakness:
@@ -301,8 +296,7 @@ class Evaluation(Answer):
 
     @classmethod
     def from_json(cls, facts: Mapping[str, Any]) -> Evaluation:
-        """The evaluation whose report has these facts. Raises KeyError, TypeError, ValueError or
-        AttributeError where they are no evaluation's."""
+        """The evaluation whose report has these facts."""
         own = _known(cls, facts)
         own["metrics"] = {key: Score(**_known(Score, row)) for key, row in facts["metrics"].items()}
         rows = facts.get("classes", ())

@@ -3,7 +3,8 @@ metric *copies*.
 
 The distance of two images is the part of the first one's contrast (its standard deviation) that remains when
 the second is taken from it, moved by up to MAX_SHIFT pixels and with the brightness and contrast that fit
-best: 0 for a copy, 1 where they have nothing in common. It is √(1-r²), with r the largest correlation.
+best: 0 for a copy, 1 where they have nothing in common. It is √(1-r²), with r the largest correlation. (In
+`cgan.privacy` brightness tells a member from another image, so there the distance is that of the pixels.)
 
 Copies may be turned or noisy too: with the nearest candidates an image is compared again so, and smoothed.
 Which distances are near is known from real images that are not among the candidates.
@@ -66,9 +67,9 @@ COPIES = Metric(
 def find_near_copies(
     drawn: Tensor, drawn_labels: Tensor, training: Images, held_out: Images, seed: int
 ) -> NearCopies:
-    """The near copies among the first drawings, uint8 [N, C, H, W], of these classes. What is near is known
-    from real images: at most MAX_COMPARED held-out ones and, where these are fewer than MIN_REAL_COMPARED,
-    some of the training images, each compared with all the others."""
+    """The near copies among the first drawings, uint8 [N, C, H, W]. What is near is known from real images:
+    at most MAX_COMPARED held-out ones and, where these are fewer than MIN_REAL_COMPARED, some of the training
+    images, each compared with all the others."""
     count = max(MAX_COMPARED, MIN_COMPARED_PER_CLASS * training.classes)
     drawn, drawn_labels = drawn[:count], drawn_labels[:count]
     # A CSV can be sorted by class: a part of it is picked from all of it.
@@ -114,11 +115,9 @@ def _closest(
     images: Tensor, labels: Tensor, training: Images, own_rows: Tensor | None = None
 ) -> Tensor:
     """The least distance of each image, turned, to the CANDIDATES nearest training images of its class, all
-    smoothed, float32 [N]. `own_rows`: where `images` are training images, their rows
-    among these, which are left out."""
-    found, rows = nearest_neighbours(
-        images, labels, training.tensors.pixels, training.tensors.labels, CANDIDATES + 1
-    )
+    smoothed, float32 [N]. `own_rows`: those of training images, which are left out."""
+    known, known_labels, _ = training.tensors
+    found, rows = nearest_neighbours(images, labels, known, known_labels, CANDIDATES + 1)
     if own_rows is not None:
         found[rows == own_rows[:, None]] = math.inf
     found, order = found.topk(CANDIDATES, dim=1, largest=False)
@@ -127,15 +126,13 @@ def _closest(
     block = max(1, MAX_BLOCK_PIXELS // (CANDIDATES * shifts * images[0].numel()))
     blocks = zip(images.split(block), rows.split(block), strict=True)
     with parts_on_threads(available_threads()) as parallel:
-        known = training.tensors.pixels
         turned = parallel(lambda block: _turned_distances(block[0], known[block[1]]), blocks)
         distances = torch.cat(list(turned))
     return distances.where(found.isfinite(), math.inf).amin(dim=1)
 
 
 def _turned_distances(images: Tensor, candidates: Tensor) -> Tensor:
-    """The least distance of each of N images, turned, to each of its own K candidates [N, K, C, H, W],
-    moved: → float32 [N, K]."""
+    """The least distance of each image, turned, to its own candidates [N, K, C, H, W], moved: [N, K]."""
     images, candidates = (
         F.avg_pool2d(_downscale(side), 3, 1) for side in (images, candidates.flatten(0, 1))
     )
@@ -160,11 +157,9 @@ def _turned_distances(images: Tensor, candidates: Tensor) -> Tensor:
 def nearest_neighbours(
     images: Tensor, labels: Tensor, reference: Tensor, reference_labels: Tensor, count: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """Distances of each image to the nearest ones in `reference` of its class, and their rows.
-
-    Images uint8 [N, C, H, W], labels int64 [N] → float32 and int64 [N, count], nearest first; infinite and -1
-    where the class has fewer.
-    """
+    """Distances of each image to the nearest ones in `reference` of its class, and their rows: of images
+    uint8 [N, C, H, W], float32 and int64 [N, count], nearest first; infinite and -1 where the class has
+    fewer."""
     found = torch.full((len(images), count), math.inf)
     found_rows = torch.full((len(images), count), -1)
     block = max(1, MAX_BLOCK_PIXELS // images[0].numel())
@@ -187,9 +182,7 @@ def nearest_neighbours(
 
 def pairwise_distances(images: Tensor, reference: Tensor) -> Tensor:
     """The distance of each image to each of the reference, moved: both uint8 [N, C, H, W] → float32 [N, M].
-
-    The middle of the reference is compared, without the edge that a shift would move outside.
-    """
+    The middle of the reference is compared, without the edge that a shift would move outside."""
     windows = _windows(_downscale(images))
     middles = _directions(_middle(_windows(_downscale(reference)))).T
     correlations = torch.zeros(len(images), middles.shape[1])
@@ -213,7 +206,6 @@ def _middle(windows: Tensor) -> Tensor:
 
 
 def _unexplained_contrast(correlations: Tensor) -> Tensor:
-    """The part of the contrast that remains: √(1-r²), of a correlation r."""
     return (1 - correlations.clamp(0, 1).square()).sqrt()
 
 
@@ -225,10 +217,8 @@ def _downscale(images: Tensor) -> Tensor:
 
 
 def _directions(images: Tensor) -> Tensor:
-    """Each image less its mean and of length 1, float [N, pixels + 1].
-
-    One more value stands for a grey level of contrast: images of one colour are alike, and not like others.
-    """
+    """Each image less its mean and of length 1, float [N, pixels + 1]. One more value stands for a grey level
+    of contrast: images of one colour are alike, and not like others."""
     flat = images.flatten(1)
     flat = flat - flat.mean(dim=1, keepdim=True)
     return F.normalize(F.pad(flat, (0, 1), value=math.sqrt(flat.shape[1])), dim=1)

@@ -53,7 +53,9 @@ class Samples(NamedTuple):
     @classmethod
     def measure(cls, images: Tensor, features: Tensor, labels: Tensor) -> Samples:
         """The samples of images uint8 [N, C, H, W]."""
-        return cls(describe(images)[:, : len(NAMED_COLUMNS)], features, tones_of(images), labels)
+        tones = [tones_of(part) for part in images.split(DESCRIBED_AT_ONCE)]
+        numbers = describe(images)[:, : len(NAMED_COLUMNS)]
+        return cls(numbers, features, torch.cat(tones), labels)
 
     def at(self, rows: Tensor) -> Samples:
         return Samples(*(part[rows] for part in self))
@@ -62,15 +64,11 @@ class Samples(NamedTuple):
 def tones_of(images: Tensor) -> Tensor:
     """The variance of an image's brightness, in percent of what it would be if the image had its lightest and
     its darkest grey level alone, [N]: m (1 - m), with mean m of brightness from 0 to 1."""
-    tones = []
-    for part in images.split(DESCRIBED_AT_ONCE):
-        grey = part.float().mean(dim=1).flatten(1)
-        darkest, lightest = grey.aminmax(dim=1, keepdim=True)
-        brightness = (grey - darkest) / (lightest - darkest).clamp(min=1)
-        mean = brightness.mean(dim=1)
-        of_two_levels = (mean * (1 - mean)).clamp(min=1e-3)
-        tones.append(100 * brightness.var(dim=1, correction=0) / of_two_levels)
-    return torch.cat(tones)
+    grey = images.float().mean(dim=1).flatten(1)
+    darkest, lightest = grey.aminmax(dim=1, keepdim=True)
+    brightness = (grey - darkest) / (lightest - darkest).clamp(min=1)
+    mean = brightness.mean(dim=1)
+    return 100 * brightness.var(dim=1, correction=0) / (mean * (1 - mean)).clamp(min=1e-3)
 
 
 class Excess(NamedTuple):
@@ -84,10 +82,10 @@ class Excess(NamedTuple):
 
 
 class OutlierModels(NamedTuple):
-    """Models of the real images of each class; each tensor has a row for a class: mean and inverse
-    covariance of the numbers; mean and principal components of the features, [D] and [MAX_COMPONENTS, D];
-    mean and standard deviation of the tones, [2]; the limits of the distances, [3], infinite where there are
-    too few images; and how many outliers there are among how many images, int64 [2]."""
+    """Models of the real images of each class; each tensor has a row for a class, or is of one class: mean
+    and inverse covariance of the numbers; mean and principal components of the features, [D] and
+    [MAX_COMPONENTS, D]; mean and standard deviation of the tones, [2]; the limits of the distances, [3],
+    infinite where there are too few images; and how many outliers among how many images, int64 [2]."""
 
     numbers_mean: Tensor
     numbers_inverse: Tensor
@@ -99,8 +97,7 @@ class OutlierModels(NamedTuple):
 
     @classmethod
     def fit_images(cls, judge: Judge, train: Images, held_out: Images) -> OutlierModels:
-        """The models of a random part of the training images, in features of the judge, which learnt from
-        them."""
+        """The models of a random part of the training images, in features of the judge."""
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
         in_order = train.tensors.labels[order]
         rows = [order[in_order == label][:MAX_TRAINING_IMAGES] for label in range(train.classes)]
@@ -117,8 +114,8 @@ class OutlierModels(NamedTuple):
         """The models of images of `shape` [C, H, W]; the training images in random order."""
         min_std = min_deviations(shape, len(NAMED_COLUMNS)).float()
         of_classes = [training.at(training.labels == label) for label in range(classes)]
-        rows, found = zip(*(_cross_fit(each, min_std) for each in of_classes), strict=True)
-        models = cls(*(torch.stack(part) for part in zip(*rows, strict=True)))
+        fitted, found = zip(*(_cross_fit(each, min_std) for each in of_classes), strict=True)
+        models = cls(*map(torch.stack, zip(*fitted, strict=True)))
         labels = torch.cat([*(each.labels for each in of_classes), held_out.labels])
         distances = torch.cat([*found, models.distances(held_out)])
         of_limit = (distances[:, 1] / models.limits[labels, 1]).nan_to_num(1.0)
@@ -132,7 +129,8 @@ class OutlierModels(NamedTuple):
         found = torch.zeros(len(samples.labels), len(MARGINS))
         for label in samples.labels.unique():
             of_class = samples.labels == label
-            found[of_class] = _distances([part[label] for part in self], samples.at(of_class))
+            model = OutlierModels(*(part[label] for part in self))
+            found[of_class] = _distances(model, samples.at(of_class))
         return found
 
     def excesses(self, samples: Samples, group_size: float = 1.0) -> list[Excess]:
@@ -141,8 +139,8 @@ class OutlierModels(NamedTuple):
         return excesses(counts, self.real, group_size)
 
 
-def _fit(samples: Samples, min_std: Tensor) -> list[Tensor]:
-    """The first five of a row of `OutlierModels`. `min_std` [columns]: a standard deviation that is added to
+def _fit(samples: Samples, min_std: Tensor) -> OutlierModels:
+    """The model of one class, not yet with limits. `min_std` [columns]: a standard deviation that is added to
     each number's own, as if independent."""
     covariance = torch.cov(samples.numbers.T) + min_std.square().diag()
     mean = samples.features.mean(dim=0)
@@ -154,37 +152,42 @@ def _fit(samples: Samples, min_std: Tensor) -> list[Tensor]:
     components = torch.zeros(MAX_COMPONENTS, len(mean))
     components[:count] = vectors[:count]
     deviation = samples.tones.std().clamp(min=MIN_TONES_DEVIATION)
-    tones = torch.stack([samples.tones.mean(), deviation])
-    return [samples.numbers.mean(dim=0), covariance.inverse(), mean, components, tones]
+    return OutlierModels(
+        numbers_mean=samples.numbers.mean(dim=0),
+        numbers_inverse=covariance.inverse(),
+        features_mean=mean,
+        components=components,
+        tones=torch.stack([samples.tones.mean(), deviation]),
+        limits=torch.full((len(MARGINS),), math.inf),
+        real=torch.zeros(2),
+    )
 
 
-def _distances(row: Sequence[Tensor], samples: Samples) -> Tensor:
-    """Distances of images of the class that `_fit` gave this row: [n, 3]."""
-    numbers_mean, inverse, features_mean, components, (tones_mean, tones_deviation), *_ = row
-    numbers = samples.numbers - numbers_mean
-    squares = ((numbers @ inverse) * numbers).sum(dim=1)
-    features = samples.features - features_mean
-    remainder = features - features @ components.T @ components
+def _distances(model: OutlierModels, samples: Samples) -> Tensor:
+    """Distances of images of a class from its model: [n, 3]."""
+    numbers = samples.numbers - model.numbers_mean
+    squares = ((numbers @ model.numbers_inverse) * numbers).sum(dim=1)
+    features = samples.features - model.features_mean
+    remainder = features - features @ model.components.T @ model.components
+    mean, deviation = model.tones
     # One-sided: softer drawings are what a short training makes, and have other signs.
-    tones = ((samples.tones - tones_mean) / tones_deviation).clamp(min=0)
+    tones = ((samples.tones - mean) / deviation).clamp(min=0)
     return torch.stack([squares.clamp(min=0).sqrt(), remainder.norm(dim=1), tones], dim=1)
 
 
-def _cross_fit(samples: Samples, min_std: Tensor) -> tuple[list[Tensor], Tensor]:
-    """The row of a class, and the distances of its images by rows that were fitted without them, [n, 3]."""
+def _cross_fit(samples: Samples, min_std: Tensor) -> tuple[OutlierModels, Tensor]:
+    """The model of a class, and the distances of its images by models that were fitted without them."""
     count = len(samples.labels)
     if count < MIN_TRAINING_IMAGES:
         blank = Samples(*(torch.zeros(2, *part.shape[1:]) for part in samples))
-        limits, distances = (torch.full((n, len(MARGINS)), math.inf) for n in (1, count))
-        return [*_fit(blank, min_std), limits[0], torch.zeros(2)], distances
+        return _fit(blank, min_std), torch.full((count, len(MARGINS)), math.inf)
     distances = torch.zeros(count, len(MARGINS))
     fold_of = torch.arange(count) % CROSS_FITS
     for fold in range(CROSS_FITS):
-        row = _fit(samples.at(fold_of != fold), min_std)
-        distances[fold_of == fold] = _distances(row, samples.at(fold_of == fold))
+        model = _fit(samples.at(fold_of != fold), min_std)
+        distances[fold_of == fold] = _distances(model, samples.at(fold_of == fold))
     kept = distances.quantile(LIMIT_QUANTILE, dim=0, interpolation="higher")
-    limits = MARGINS * kept.clamp(min=1e-6)
-    return [*_fit(samples, min_std), limits, torch.zeros(2)], distances
+    return _fit(samples, min_std)._replace(limits=MARGINS * kept.clamp(min=1e-6)), distances
 
 
 def _count(distances: Tensor, labels: Tensor, limits: Tensor) -> Tensor:
