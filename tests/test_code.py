@@ -42,17 +42,17 @@ CEILINGS = {
     "cgan/data": 1_875,
     "cgan/drawing": 794,
     "cgan/models": 1_424,
-    "cgan/page": 659,
+    "cgan/page": 658,
     "cgan/params": 565,
-    "cgan/pipeline": 2_813,
+    "cgan/pipeline": 2_814,
     "cgan/privacy": 778,
-    "cgan/quality": 2_625,
+    "cgan/quality": 2_486,
     "cgan/service": 351,
     "cgan/stages": 863,
     "cgan/training": 1_656,
     "cgan/utility": 869,
     "flows": 858,
-    "tests": 12_556,
+    "tests": 12_562,
 }
 PAGE_LINES = 1_332  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/
