@@ -6,15 +6,13 @@ arXiv:2302.12580, and LiRA, arXiv:2112.03570).
 """
 
 import math
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from cgan.base.progress import Progress, silent
 from cgan.data.images import Images
 from cgan.privacy.membership import BoolArray, FloatArray, IntArray
 
@@ -30,10 +28,7 @@ MIRRORED_IMAGES = 500
 
 
 def exposure(
-    images: Images,
-    drawn: Images,
-    of_shadows: Iterable[tuple[Images, BoolArray]],
-    progress: Progress = silent,
+    images: Images, drawn: Images, of_shadows: Iterable[tuple[Images, BoolArray]]
 ) -> FloatArray:
     """The score of each of N images, float64 [N]: how much nearer the drawings come to it than its class, and
     what the shadows draw, let expect; over the spread of its class. 0 where its class has no drawings.
@@ -44,13 +39,12 @@ def exposure(
     """
     mirrored = may_be_mirrored(images)
     labels = images.labels
-    bar = partial(progress, "looking for the nearest drawings", images_per_step=IMAGES_AT_ONCE)
     by_shadows = np.zeros((2, len(images)))
     for of_shadow, unseen in of_shadows:
-        logs = log_distances(images, of_shadow, mirrored, progress=bar)
+        logs = log_distances(images, of_shadow, mirrored)
         for row, side in enumerate((unseen, ~unseen)):
             by_shadows[row, side] += less_mean(logs[side], labels[side])
-    to_drawn = less_mean(log_distances(images, drawn, mirrored, progress=bar), labels)
+    to_drawn = less_mean(log_distances(images, drawn, mirrored), labels)
     weights = np.linalg.lstsq(by_shadows.T, to_drawn, rcond=None)[0]
     surprise = less_mean(weights @ by_shadows - to_drawn, labels)
     spread = np.sqrt(np.bincount(labels, surprise**2) / np.bincount(labels).clip(1))
@@ -67,36 +61,25 @@ def less_mean(values: FloatArray, labels: IntArray) -> FloatArray:
 
 
 def log_distances(
-    images: Images,
-    others: Images,
-    mirrored: bool = False,
-    skip: int = 0,
-    progress: Callable[[range], Iterable[int]] = iter,
+    images: Images, others: Images, mirrored: bool = False, skip: int = 0
 ) -> FloatArray:
     """The mean of the logarithms of the distances to the NEAREST `others` of the class, without the `skip`
     nearest ones, float64 [N]; of images that may be `mirrored` the smaller of two. NaN where the class has no
     others."""
     found = np.full(len(images), np.nan)
-    pools = {label: others.tensors.pixels[others.labels == label] for label in set(images.labels)}
-    blocks = [
-        block
-        for label, pool in pools.items()
-        if len(pool) > skip
-        for block in _blocks(np.flatnonzero(images.labels == label))
-    ]
-    for number in progress(range(len(blocks))):
-        block = blocks[number]
-        pool = pools[images.labels[block[0]]]
-        pixels = images.tensors.pixels[block]
-        ways = (pixels, pixels.flip(3)) if mirrored else (pixels,)
-        distances = torch.stack([pixel_distances(way, pool) for way in ways]).amin(dim=0)
-        nearest = distances.topk(min(skip + NEAREST, len(pool)), largest=False)[0][:, skip:]
-        found[block] = nearest.clamp(min=MIN_DISTANCE).log().mean(dim=1).numpy()
+    for label in np.unique(images.labels):
+        rows = np.flatnonzero(images.labels == label)
+        pool = others.tensors.pixels[others.labels == label]
+        if len(pool) <= skip:
+            continue
+        for block in np.array_split(rows, len(rows) // IMAGES_AT_ONCE + 1):
+            pixels = images.tensors.pixels[block]
+            distances = pixel_distances(pixels, pool)
+            if mirrored:
+                distances = torch.minimum(distances, pixel_distances(pixels.flip(3), pool))
+            nearest = distances.topk(min(skip + NEAREST, len(pool)), largest=False)[0][:, skip:]
+            found[block] = nearest.clamp(min=MIN_DISTANCE).log().mean(dim=1).numpy()
     return found
-
-
-def _blocks(rows: IntArray) -> list[IntArray]:
-    return np.array_split(rows, len(rows) // IMAGES_AT_ONCE + 1)
 
 
 def pixel_distances(images: Tensor, others: Tensor) -> Tensor:

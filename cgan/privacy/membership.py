@@ -1,9 +1,8 @@
 """Who was in the training data? What an attacker's scores of members and of others tell.
 
-A member is an image that was trained on, or where images have groups, such as a person each, a group; the
-others were held out at random. Scores say how much each looks like a member. Under the null hypothesis they
-tell nothing: then within a stratum any choice of as many members is as likely as the true one, so the tests
-permute who is a member within each.
+A member is an image, or a group of images, that was trained on; the others were held out at random. Under the
+null hypothesis scores tell nothing: then within a stratum any choice of as many members is as likely as the
+true one, so the tests permute who is a member within each.
 """
 
 import math
@@ -82,13 +81,16 @@ def attack(scores: FloatArray, member: BoolArray, strata: IntArray, seed: int) -
     ranks = (np.searchsorted(ascending, scores) + np.searchsorted(ascending, scores, "right")) / 2
     members, non_members = int(member.sum()), int((~member).sum())
     above = max(0, math.floor(FALSE_POSITIVE_RATE * (non_members + 1) + 1e-9) - 1)
-    # The true members first, then permuted ones.
-    many = np.vstack([member, *_permuted(member, strata, random)])
+    # The true members first, then permuted ones, of each stratum as many.
+    many = np.tile(member, (1 + PERMUTATIONS, 1))
+    for stratum in np.unique(strata):
+        rows = np.flatnonzero(strata == stratum)
+        many[1:, rows] = random.permuted(many[1:, rows], axis=1)
     sums = many.astype(np.float32) @ (2 * ranks / len(scores) - 1).astype(np.float32)
     # Those that score higher than the first non-member who is not among the `above`.
     found = ((~many).cumsum(axis=1, dtype=np.int32) > above).argmax(axis=1) - above
-    # Equal sums of float32 may differ in their last bits.
-    smallest = min(_upper_p_value(sums.round(3)), _upper_p_value(found))
+    # Equal sums of float32 may differ in their last bits. The true members are among those counted.
+    smallest = min(float((each >= each[0]).mean()) for each in (sums.round(3), found))
     auc, interval = auc_with_interval(scores[member], scores[~member])
     return Attack(
         auc=auc,
@@ -101,21 +103,6 @@ def attack(scores: FloatArray, member: BoolArray, strata: IntArray, seed: int) -
         members=members,
         non_members=non_members,
     )
-
-
-def _permuted(member: BoolArray, strata: IntArray, random: np.random.Generator) -> BoolArray:
-    """Who else could be a member: bool [PERMUTATIONS, N], of each stratum as many as in `member`."""
-    permuted = np.empty((PERMUTATIONS, len(member)), bool)
-    for stratum in np.unique(strata):
-        rows = np.flatnonzero(strata == stratum)
-        some_members = np.broadcast_to(member[rows], (PERMUTATIONS, len(rows)))
-        permuted[:, rows] = random.permuted(some_members, axis=1)
-    return permuted
-
-
-def _upper_p_value(values: NDArray[np.float32] | IntArray) -> float:
-    """Share of the values that are at least as large as the first, itself among them."""
-    return float((values >= values[0]).mean())
 
 
 def auc_with_interval(members: FloatArray, non_members: FloatArray) -> tuple[float, Interval]:
@@ -153,17 +140,17 @@ def least_epsilon(
     """
     from scipy.special import betaincinv
 
-    pairs = [np.empty(0)]
+    pairs = []
     for stratum in np.unique(strata):
         sides = [random.permutation(scores[(strata == stratum) & s]) for s in (member, ~member)]
         count = min(map(len, sides))
         pairs.append(sides[0][:count] - sides[1][:count])
     differences = np.concatenate(pairs)
     surest = differences[np.argsort(-np.abs(differences))]
-    tried, shares = (1.0, SUREST_SHARE), [0.5]
-    for part in tried:
+    share = 0.5
+    for part in (1.0, SUREST_SHARE):
         guesses = surest[: math.ceil(part * len(surest))]
         right = int((guesses > 0).sum())
-        if right:  # the lower end by Clopper and Pearson
-            shares.append(betaincinv(right, len(guesses) - right + 1, 0.05 / len(tried)))
-    return float(math.log(max(shares) / (1 - max(shares))))
+        if right:  # the lower end by Clopper and Pearson, of two
+            share = max(share, betaincinv(right, len(guesses) - right + 1, 0.05 / 2))
+    return float(math.log(share / (1 - share)))
