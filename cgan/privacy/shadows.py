@@ -1,17 +1,16 @@
 """*Shadows*: generators by the recipe of the one that is asked about, each trained on half of the images."""
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from cgan.base.files import fingerprint
 from cgan.base.progress import Progress
-from cgan.base.text import duration
 from cgan.data.images import Images, joined
 from cgan.data.splitting import units_of
 from cgan.models.generative import GenerativeModel
@@ -21,27 +20,30 @@ from cgan.privacy.membership import BoolArray
 from cgan.training.auto import Choice, choose
 from cgan.training.fingerprint import determining_facts
 from cgan.training.loop import train_or_make
-from cgan.utility.rounds import training_seconds
 from cgan.utility.sets import assign_folds
 
 ATTACKED_DRAWINGS = 10_000  # at least: an attacker may ask for many
-MAX_ATTACKED_S = 60.0  # seconds of a core, of a slow generator
+MAX_ATTACKED_S = 20.0  # seconds of a core, of a slow generator
 
 
 @dataclass(frozen=True, eq=False)
 class Shadow:
     """A generator to be trained on `images`, all but those of `unseen` bool [N]. `folder`: of its own, named
-    by all that determines it."""
+    by all that determines it. `seed`: of its drawings."""
 
+    name: str
     images: Images
     choice: Choice
     unseen: BoolArray
     folder: Path
+    seed: int
 
-    def train(self, progress: Progress) -> GenerativeModel:
-        """The generator. A training goes on from what its folder has."""
-        bar = partial(progress, images_per_step=self.choice.params.batch_size)
-        return train_or_make(self.images, self.choice, folder=self.folder, progress=bar).generator
+    def drawings(self, labels: Tensor, progress: Progress) -> Images:
+        """Its drawings of these labels. A training goes on from what its folder has."""
+        bar = partial(progress, self.name, images_per_step=self.choice.params.batch_size)
+        made = train_or_make(self.images, self.choice, folder=self.folder, progress=bar)
+        pixels = made.generator.draw(labels, self.seed, progress)
+        return Images(pixels, labels, self.images.class_names, notes=())
 
 
 def shadows_of(
@@ -61,11 +63,13 @@ def shadows_of(
         choice = choose(own, half)
         hardware = choose_hardware(own.device, own.precision)
         facts = determining_facts(choice.params, half, hardware, judge="")
-        shadows.append(Shadow(half, choice, unseen, folder / fingerprint(facts)))
+        place = folder / fingerprint(facts)
+        name = f"generator {number + 1} of {count}"
+        shadows.append(Shadow(name, half, choice, unseen, place, seed + 1 + number))
     return shadows
 
 
-def draw_like(model: GenerativeModel, train: Images, seed: int) -> Images:
+def draw_like(model: GenerativeModel, train: Images, seed: int, progress: Progress) -> Images:
     """Drawings in the class mix of `train`: as many as that has, and ATTACKED_DRAWINGS at least, or what a
     slow generator draws in MAX_ATTACKED_S."""
     count = max(ATTACKED_DRAWINGS, len(train))
@@ -73,18 +77,4 @@ def draw_like(model: GenerativeModel, train: Images, seed: int) -> Images:
         count = min(count, math.ceil(MAX_ATTACKED_S / seconds))
     order = np.random.default_rng(seed).permutation(len(train))
     labels = torch.from_numpy(np.resize(train.labels[order], count))
-    return Images(model.draw(labels, seed), labels, train.class_names, notes=())
-
-
-def announce(shadows: Sequence[Shadow], say: Callable[[str], None]) -> None:
-    """Say what will be trained, and for about how long."""
-    count = f"{len(shadows)} generators of half the images each"
-    first = shadows[0]
-    if not first.choice.params.total_steps:
-        say(f"{count} draw, too …")
-    elif all(each.folder.exists() for each in shadows):
-        say(f"{count} are there, or go on …")
-    else:
-        say(f"{count} are trained; if interrupted, the same call goes on …")
-        seconds = len(shadows) * training_seconds(first.images, first.choice)
-        say(f"They take about {duration(seconds)} in all.")
+    return Images(model.draw(labels, seed, progress), labels, train.class_names, notes=())

@@ -1,21 +1,23 @@
 """`cgan.sharing`: may the drawings be shared in place of the images?"""
 
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from cgan.base.errors import CganError, DataError
 from cgan.base.progress import Progress, progress_bar
 from cgan.base.report import Answer, Cell, Number, Report, Table
 from cgan.base.settings import python_call
-from cgan.base.text import listed, percent
+from cgan.base.text import duration, listed, percent
 from cgan.data.contact_sheet import image_grid
 from cgan.data.images import Images
-from cgan.models.hardware import deterministic
+from cgan.data.splitting import units_of
+from cgan.models.hardware import choose_hardware, deterministic
 from cgan.models.model_file import digest_of
 from cgan.models.sampling import encode_png
 from cgan.params.checks import check_section
@@ -23,15 +25,18 @@ from cgan.params.sections import JudgeParams, TrainChoices
 from cgan.privacy import GIVES_AWAY
 from cgan.privacy.candidates import Candidates
 from cgan.privacy.exposure import exposure
-from cgan.privacy.membership import Attack, BoolArray
-from cgan.privacy.shadows import announce, draw_like, shadows_of
-from cgan.privacy.utility import known_utility, measured_utility
+from cgan.privacy.membership import Attack
+from cgan.privacy.shadows import MAX_ATTACKED_S, draw_like, shadows_of
 from cgan.quality.evaluate import HasModel
 from cgan.quality.evaluation import Evaluation
+from cgan.quality.judge import predict, train_judge
 from cgan.quality.likeness import nearest_neighbours
+from cgan.utility.effect import DRAWN, Outcome, effect
+from cgan.utility.rounds import training_seconds, with_seed
 from cgan.utility.sets import require_comparable, require_seeds
 
 EXPOSED = 5  # training images that are shown
+IMAGES = "images"  # the method beside drawings: the classifier trained on the images
 ADVICE_ON_LEAKS = "Train on more images, stop earlier, or do not share them."
 NO_PROOF = (
     "This says what was tried, on these images. No test proves that drawings keep a secret; training with "
@@ -64,18 +69,13 @@ class Sharing(Answer):
     not_drawn: list[str]
     holds_training_images: bool = False
     generator_digest: str | None = None
-    picture: bytes = field(default=b"", repr=False)
-
-    @property
-    def leaks(self) -> bool:
-        """Whether the drawings give away who was in the training data; wrongly so in at most 5 % of cases."""
-        return self.attack.leaks
+    picture: bytes = b""
 
     @property
     def verdict(self) -> str:
         """`gives away`, where the drawings or the file do, or `nothing shown`: nothing that so many held-out
         images can show."""
-        return GIVES_AWAY if self.leaks or self.holds_training_images else "nothing shown"
+        return GIVES_AWAY if self.attack.leaks or self.holds_training_images else "nothing shown"
 
     def report(self) -> Report:
         """The answer, with the attack and the most exposed images in tables."""
@@ -104,7 +104,7 @@ class Sharing(Answer):
                 ),
             ],
             pictures={seen: self.picture} if self.picture else {},
-            facts={"leaks": self.leaks, **facts},
+            facts={"leaks": found.leaks, **facts},
         )
 
     def _sentence(self) -> str:
@@ -115,7 +115,7 @@ class Sharing(Answer):
             f"the images on {percent(self.utility.real or 0.0)}."
         )
         told = f"gave nothing away that {self.attack.non_members:,} held-out {self.unit} can show: {auc}."
-        if self.leaks:
+        if self.attack.leaks:
             told = f"give away who was in the training data: {auc}. {ADVICE_ON_LEAKS}"
         return f"These drawings {told} {use}"
 
@@ -166,7 +166,7 @@ def sharing(
     place.
 
     >>> answer = cgan.sharing(train, held_out, run.generator)
-    2 generators of half the images each are trained; if interrupted, the same call goes on …
+    2 generators of half the images each; if interrupted, the same call goes on …
     They take about ... s in all.
     >>> answer.attack.auc_number.interval_in_words
     '0... to 0...'
@@ -204,28 +204,25 @@ def sharing(
         values |= getattr(generator, "facts", {}).get("params", {}) | {"device": device}
         training = check_section(TrainChoices, "train", values, "cgan.sharing")
     with deterministic(), tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
-        drawn = (
-            generator if isinstance(generator, Images) else draw_like(generator.model, train, seed)
-        )
+        drawn = generator
+        if not isinstance(drawn, Images):
+            drawn = draw_like(drawn.model, train, seed, progress)
         if not drawn.counts[train.counts > 0].any():
             raise DataError(
                 "generator: expected drawings of classes that train has images of, found none."
             )
-        every = shadows_of(train, held_out, training, shadows, seed, Path(folder or temporary))
-        announce(every, say)
-
-        def of_shadows() -> Iterator[tuple[Images, BoolArray]]:
-            """The drawings of each shadow, as many of each class; and what it has not seen."""
-            labels = drawn.tensors.labels
-            for number, shadow in enumerate(every, start=1):
-                made = shadow.train(partial(progress, f"generator {number} of {shadows}"))
-                pixels = made.draw(labels, seed + number)
-                yield (
-                    Images(pixels, labels, train.class_names, notes=()),
-                    shadow.unseen[candidates.rows],
-                )
-
-        scores = exposure(candidates.images, drawn, of_shadows(), progress)
+        generators = shadows_of(train, held_out, training, shadows, seed, Path(folder or temporary))
+        first = generators[0]
+        say(
+            f"{shadows} generators of half the images each; if interrupted, the same call goes on …"
+        )
+        if not first.folder.exists():
+            # What is not trained draws for as long as it may.
+            seconds = training_seconds(first.images, first.choice) or MAX_ATTACKED_S
+            say(f"They take about {duration(shadows * seconds)} in all.")
+        labels, rows = drawn.tensors.labels, candidates.rows
+        of_shadows = ((each.drawings(labels, progress), each.unseen[rows]) for each in generators)
+        scores = exposure(candidates.images, drawn, of_shadows)
         digest = digest_of(model.state_dict()) if model else None
         utility = known_utility(evaluation, digest) or measured_utility(
             train, drawn, held_out, recipe or JudgeParams(), seeds, device, progress
@@ -255,3 +252,41 @@ def beside_nearest(images: Images, drawn: Images) -> bytes:
     pixels, labels, _ = images.tensors
     rows = nearest_neighbours(pixels, labels, *drawn.tensors[:2])[1][:, 0]
     return encode_png(image_grid(np.stack([images.pixels, drawn.pixels[rows]]), scale=2))
+
+
+def known_utility(evaluation: Evaluation | None, digest: str | None) -> Number | None:
+    """The use that the evaluation of the generator with this digest found; None where it has not asked."""
+    if not evaluation or not evaluation.is_about({"digest": digest}):
+        return None
+    found = evaluation.score("gan_train_accuracy")
+    known = Number(value=found.value, interval=found.interval, real=found.real)
+    return None if known.value is None else known
+
+
+def measured_utility(
+    train: Images,
+    drawn: Images,
+    test: Images,
+    recipe: JudgeParams,
+    seeds: int,
+    device: str,
+    progress: Progress,
+) -> Number:
+    """The accuracy on `test` of classifiers trained on drawings alone, of each class at most as many as
+    `train` has (train on synthetic, test on real: Esteban et al., arXiv:1706.02633), and on `train`."""
+    hardware = choose_hardware(device, "auto")
+    order = np.random.default_rng(recipe.seed).permutation(len(drawn))
+    rows = [order[drawn.labels[order] == label][:count] for label, count in enumerate(train.counts)]
+    learnt = {IMAGES: train, DRAWN: drawn.at(np.sort(np.concatenate(rows)))}
+    units = torch.from_numpy(units_of(test))
+    outcomes = []
+    for number in range(seeds):
+        right = {}
+        for name, data in learnt.items():
+            bar = partial(progress, f"classifier of {name}, seed {number + 1}")
+            classifier = train_judge(data, with_seed(recipe, number), hardware, bar)
+            right[name] = predict(classifier, test.tensors.pixels).labels == test.tensors.labels
+        outcomes.append(Outcome(test.tensors.labels, units, right))
+    change = effect(outcomes, [IMAGES], folded=False).overall
+    low, high = (change.without + end for end in change.interval)  # beside the images' accuracy
+    return Number(value=change.with_drawings, interval=(low, high), real=change.without)

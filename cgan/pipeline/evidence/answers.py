@@ -1,115 +1,64 @@
 """Of a project: do drawings help a classifier, and may they be shared? A report, which goes to the run in
 MLflow."""
 
-import functools
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from typer import echo
 
-from cgan.base.errors import CganError, DataError, TrackingError
-from cgan.data.images import Images, image_digests, joined, load_images
+from cgan.base.errors import DataError, TrackingError
+from cgan.data.images import Images, image_digests, load_images
 from cgan.data.read import read_source
 from cgan.drawing.generator import Generator
 from cgan.params.sections import Params
 from cgan.pipeline.inputs import Inputs
 from cgan.pipeline.progress import progress
-from cgan.pipeline.project import (
-    EVALUATION,
-    EVIDENCE,
-    GENERATOR,
-    HOLDOUT_DATA,
-    SHARING,
-    TEST_DATA,
-    TRAIN_DATA,
-    TRAINING,
-    home,
-)
+from cgan.pipeline.project import GENERATOR, HOLDOUT_DATA, TEST_DATA, TRAINING, home
 from cgan.pipeline.tracking.run import open_run, read_training
-from cgan.privacy.sharing import Sharing, sharing
-from cgan.quality.evaluation import Evaluation
-from cgan.utility.evidence import Evidence, evidence
-
-MIN_HELD_OUT = 50  # images of each class; with fewer, folds test all that there are
-DEFAULT_ROUNDS = 5  # folds, or seeds
+from cgan.privacy.sharing import Sharing
+from cgan.utility.evidence import Evidence
 
 
-def find_evidence(
+def ask(
+    question: Callable[..., Evidence | Sharing],
+    path: Path,
     params: Params,
-    say: Callable[[str], None],
-    *,
-    per_class: int | None = None,
-    folds: int | None = None,
-    seeds: int | None = None,
-    test: Path | None = None,
-    drawn: Path | None = None,
+    drawings: Path | None,
+    *images: Generator | Images | None,
+    **options: Any,
 ) -> None:
-    """Ask `cgan.evidence` of the project's data; write and show the report. `test`: labelled images to test
-    on; `drawn`: a folder of somebody else's drawings.
-
-    Raises DataError or CganError where images, drawings or options do not fit.
-    """
-    if folds and (seeds or test or drawn):
-        raise CganError(
-            "--folds tests on all images, with a generator for each fold: leave out --seeds, --test and "
-            "--drawn."
-        )
-    train = load_images(TRAIN_DATA)
-    tested, tested_on = _tested_images(params, test, train, say)
-    if not (folds or seeds or test or drawn) and int(tested.counts.min()) < MIN_HELD_OUT:
-        folds = DEFAULT_ROUNDS
-        say(
-            f"A class of {tested_on} has only {tested.counts.min():,} images, so all are tested on, in "
-            f"{folds} folds, each with its own generator; `--seeds {DEFAULT_ROUNDS}` is quicker."
-        )
-    if folds:
-        parts = [load_images(path) for path in (HOLDOUT_DATA, TEST_DATA) if path.is_file()]
-        tested, tested_on = joined(*filter(len, parts)), "all images"
-    say(f"Tested on {tested_on}.")
-    answer = evidence(
-        train,
-        tested,
-        None if folds else _generator_or_drawings(params, drawn, train),
-        folds=folds,
-        seeds=seeds or DEFAULT_ROUNDS,
-        per_class=per_class,
+    """Ask `cgan.evidence` or `cgan.sharing`; show the answer, and write it as JSON, to `path`, and Markdown.
+    Of `drawings`, a folder of somebody else's, it has files of its own: those on the project's own stay."""
+    answer = question(
+        *images,
         recipe=params.train_judge,
-        training=params.train,
-        folder=home() / "evidence",
+        folder=home() / path.stem,
         device=params.train.device,
         seed=params.evaluate.seed,
-        progress=functools.partial(progress, say=say),
-        say=say,
+        progress=partial(progress, say=echo),
+        say=echo,
+        **options,
     )
-    _publish(answer, EVIDENCE, drawn, say)
+    if drawings:
+        path = path.with_stem(f"{path.stem}-drawn")
+        echo(f"The drawings are those in {drawings}.")
+    report, text = answer.report(), path.with_suffix(".md")
+    report.write(path)
+    echo(report.as_text())
+    echo(f"{text} has all classes.")
+    if TRAINING.is_file():
+        try:
+            with open_run(read_training(TRAINING), f"cgan {path.stem}") as run:
+                run.log_files((path, text))
+        except TrackingError as error:
+            echo(f"WARNING: {error}")
 
 
-def find_sharing(
-    params: Params, drawn: Path | None, shadows: int, say: Callable[[str], None]
-) -> None:
-    """Ask `cgan.sharing` of the project's data; write and show the report. `drawn`: a folder of others'
-    drawings. Raises DataError, ModelError or CganError where images, drawings or models do not fit."""
-    train = load_images(TRAIN_DATA)
-    answer = sharing(
-        train,
-        load_images(HOLDOUT_DATA),
-        _generator_or_drawings(params, drawn, train),
-        shadows=shadows,
-        recipe=params.train_judge,
-        evaluation=Evaluation.read(EVALUATION) if EVALUATION.is_file() else None,
-        folder=home() / "sharing",
-        device=params.train.device,
-        seed=params.evaluate.seed,
-        progress=functools.partial(progress, say=say),
-        say=say,
-    )
-    _publish(answer, SHARING, drawn, say)
-
-
-def _tested_images(
-    params: Params, path: Path | None, train: Images, say: Callable[[str], None]
-) -> tuple[Images, str]:
+def tested_images(params: Params, path: Path | None, train: Images) -> tuple[Images, str]:
     """The images of `--test`, or the data's own test set, without those that are in the training part; or the
     hold-out. And what they are called."""
     if path:
@@ -124,13 +73,16 @@ def _tested_images(
             f"{name}: all images are in the training part too. Give other images to test on."
         )
     if not new.all():
-        say(f"{name}: {(~new).sum():,} images are in the training part too and are left out.")
+        echo(f"{name}: {(~new).sum():,} images are in the training part too and are left out.")
     return tested.at(new), name
 
 
-def _generator_or_drawings(params: Params, drawn: Path | None, train: Images) -> Generator | Images:
-    if drawn:
-        return read_labelled(drawn, params, train)
+def generator_or_drawings(
+    params: Params, drawings: Path | None, train: Images
+) -> Generator | Images:
+    """The project's generator, or somebody else's `drawings`, a folder."""
+    if drawings:
+        return read_labelled(drawings, params, train)
     inputs = Inputs.load(params.train.device)
     return Generator(inputs.model, inputs.facts, GENERATOR)
 
@@ -146,23 +98,3 @@ def read_labelled(path: Path, params: Params, data: Images) -> Images:
         return replace(source, labels=labels, class_names=data.class_names)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-
-
-def _publish(
-    answer: Evidence | Sharing, path: Path, drawn: Path | None, say: Callable[[str], None]
-) -> None:
-    """Write the answer as JSON and Markdown, and show it. Of `drawn`, somebody else's drawings, it has files
-    of its own, so that what was found of the project's drawings stays."""
-    if drawn:
-        path = path.with_stem(f"{path.stem}-drawn")
-        say(f"The drawings are those in {drawn}.")
-    report, text = answer.report(), path.with_suffix(".md")
-    report.write(path)
-    say(report.as_text())
-    say(f"{text} has all classes.")
-    if TRAINING.is_file():
-        try:
-            with open_run(read_training(TRAINING), f"cgan {path.stem}") as run:
-                run.log_files((path, text))
-        except TrackingError as error:
-            say(f"WARNING: {error}")

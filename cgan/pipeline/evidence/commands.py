@@ -5,10 +5,18 @@ from typing import Annotated, Any
 
 import typer
 
+import cgan
+from cgan.base.errors import CganError
+from cgan.pipeline import project as at
 from cgan.pipeline.commands import JUDGE_PANEL, announce
-from cgan.pipeline.project import require_project
+
+MIN_HELD_OUT = 50  # images of each class; with fewer, folds test all that there are
+DEFAULT_ROUNDS = 5  # folds, or seeds
 
 app = typer.Typer()
+Drawn = Annotated[
+    Path | None, typer.Option(help="Drawings by another generator, one folder per class.")
+]
 
 
 def from_2_to_20(help_text: str) -> Any:
@@ -29,15 +37,13 @@ def evidence(
     folds: Annotated[
         int | None,
         from_2_to_20(
-            "Test on all images, in this many folds, each with its own generator.  \\[default: 5 if a class "
+            "Test on all images, in so many folds, each with its own generator.  \\[default: 5 if a class "
             "has fewer than 50 held-out images]"
         ),
     ] = None,
     seeds: Annotated[
         int | None,
-        from_2_to_20(
-            "Train the classifiers with this many seeds, for one generator.  \\[default: 5]"
-        ),
+        from_2_to_20("Train classifiers with this many seeds, for one generator.  \\[default: 5]"),
     ] = None,
     test: Annotated[
         Path | None,
@@ -46,38 +52,62 @@ def evidence(
             "set, or the hold-out]"
         ),
     ] = None,
-    drawn: Annotated[
-        Path | None,
-        typer.Option(help="Drawings by another generator, one folder per class."),
-    ] = None,
+    drawn: Drawn = None,
 ) -> None:
     """Say whether drawings make a classifier better (minutes).
 
     It is trained with and without them.
     """
-    require_project()
-    announce(
-        "Training classifiers with drawings and without; if interrupted, run it again, and it goes on …"
-    )
-    from cgan.pipeline.evidence.answers import find_evidence
+    at.require_project()
+    announce("Training classifiers with drawings and without; if interrupted, run it again …")
+    from cgan.data.images import joined, load_images
+    from cgan.pipeline.evidence import answers
     from cgan.pipeline.params_file import load_params
 
-    options = {"per_class": per_class, "folds": folds, "seeds": seeds}
-    find_evidence(load_params(), typer.echo, test=test, drawn=drawn, **options)
+    if folds and (seeds or test or drawn):
+        raise CganError("--folds tests on all images: leave out --seeds, --test and --drawn.")
+    params, train = load_params(), load_images(at.TRAIN_DATA)
+    tested, tested_on = answers.tested_images(params, test, train)
+    fewest = int(tested.counts.min())
+    if not (folds or seeds or test or drawn) and fewest < MIN_HELD_OUT:
+        folds = DEFAULT_ROUNDS
+        typer.echo(
+            f"A class of {tested_on} has only {fewest:,} images, so all are tested on, in {folds} folds, "
+            f"each with its own generator; `--seeds {DEFAULT_ROUNDS}` is quicker."
+        )
+    if folds:
+        parts = [load_images(path) for path in (at.HOLDOUT_DATA, at.TEST_DATA) if path.is_file()]
+        tested, tested_on = joined(*filter(len, parts)), "all images"
+    typer.echo(f"Tested on {tested_on}.")
+    generator = None if folds else answers.generator_or_drawings(params, drawn, train)
+    answers.ask(
+        cgan.evidence,
+        at.EVIDENCE,
+        params,
+        drawn,
+        *(train, tested, generator),
+        folds=folds,
+        seeds=seeds or DEFAULT_ROUNDS,
+        per_class=per_class,
+        training=params.train,
+    )
 
 
 @app.command(rich_help_panel=JUDGE_PANEL)
 def sharing(
-    drawn: Annotated[
-        Path | None,
-        typer.Option(help="Drawings by another generator, one folder per class."),
-    ] = None,
+    drawn: Drawn = None,
     shadows: Annotated[int, from_2_to_20("Train so many generators, an even number.")] = 2,
 ) -> None:
     """Say whether drawings may be shared in place of images (two trainings)."""
-    require_project()
+    at.require_project()
     announce("Comparing the drawings with those of generators of half the images …")
-    from cgan.pipeline.evidence.answers import find_sharing
+    from cgan.data.images import load_images
+    from cgan.pipeline.evidence import answers
     from cgan.pipeline.params_file import load_params
+    from cgan.quality.evaluation import Evaluation
 
-    find_sharing(load_params(), drawn, shadows, typer.echo)
+    params, train = load_params(), load_images(at.TRAIN_DATA)
+    generator = answers.generator_or_drawings(params, drawn, train)
+    images = train, load_images(at.HOLDOUT_DATA), generator
+    known = Evaluation.read(at.EVALUATION) if at.EVALUATION.is_file() else None
+    answers.ask(cgan.sharing, at.SHARING, params, drawn, *images, shadows=shadows, evaluation=known)
