@@ -26,9 +26,9 @@ from cgan.utility.evidence import Evidence
 def ask(
     question: Callable[..., Evidence | Sharing],
     path: Path,
+    images: tuple[Images, Images, Generator | Images | None],
     params: Params,
     drawings: Path | None,
-    *images: Generator | Images | None,
     **options: Any,
 ) -> None:
     """Ask `cgan.evidence` or `cgan.sharing`; show the answer, and write it as JSON, to `path`, and Markdown.

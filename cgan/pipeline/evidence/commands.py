@@ -7,7 +7,7 @@ import typer
 
 import cgan
 from cgan.base.errors import CganError
-from cgan.pipeline import project as at
+from cgan.pipeline import project
 from cgan.pipeline.commands import JUDGE_PANEL, announce
 
 MIN_HELD_OUT = 50  # images of each class; with fewer, folds test all that there are
@@ -58,7 +58,7 @@ def evidence(
 
     It is trained with and without them.
     """
-    at.require_project()
+    project.require_project()
     announce("Training classifiers with drawings and without; if interrupted, run it again …")
     from cgan.data.images import joined, load_images
     from cgan.pipeline.evidence import answers
@@ -66,7 +66,7 @@ def evidence(
 
     if folds and (seeds or test or drawn):
         raise CganError("--folds tests on all images: leave out --seeds, --test and --drawn.")
-    params, train = load_params(), load_images(at.TRAIN_DATA)
+    params, train = load_params(), load_images(project.TRAIN_DATA)
     tested, tested_on = answers.tested_images(params, test, train)
     fewest = int(tested.counts.min())
     if not (folds or seeds or test or drawn) and fewest < MIN_HELD_OUT:
@@ -76,16 +76,20 @@ def evidence(
             f"each with its own generator; `--seeds {DEFAULT_ROUNDS}` is quicker."
         )
     if folds:
-        parts = [load_images(path) for path in (at.HOLDOUT_DATA, at.TEST_DATA) if path.is_file()]
+        parts = [
+            load_images(path)
+            for path in (project.HOLDOUT_DATA, project.TEST_DATA)
+            if path.is_file()
+        ]
         tested, tested_on = joined(*filter(len, parts)), "all images"
     typer.echo(f"Tested on {tested_on}.")
     generator = None if folds else answers.generator_or_drawings(params, drawn, train)
     answers.ask(
         cgan.evidence,
-        at.EVIDENCE,
+        project.EVIDENCE,
+        (train, tested, generator),
         params,
         drawn,
-        *(train, tested, generator),
         folds=folds,
         seeds=seeds or DEFAULT_ROUNDS,
         per_class=per_class,
@@ -99,15 +103,16 @@ def sharing(
     shadows: Annotated[int, from_2_to_20("Train so many generators, an even number.")] = 2,
 ) -> None:
     """Say whether drawings may be shared in place of images (two trainings)."""
-    at.require_project()
+    project.require_project()
     announce("Comparing the drawings with those of generators of half the images …")
     from cgan.data.images import load_images
     from cgan.pipeline.evidence import answers
     from cgan.pipeline.params_file import load_params
     from cgan.quality.evaluation import Evaluation
 
-    params, train = load_params(), load_images(at.TRAIN_DATA)
+    params, train = load_params(), load_images(project.TRAIN_DATA)
     generator = answers.generator_or_drawings(params, drawn, train)
-    images = train, load_images(at.HOLDOUT_DATA), generator
-    known = Evaluation.read(at.EVALUATION) if at.EVALUATION.is_file() else None
-    answers.ask(cgan.sharing, at.SHARING, params, drawn, *images, shadows=shadows, evaluation=known)
+    images = train, load_images(project.HOLDOUT_DATA), generator
+    path = project.EVALUATION
+    options = {"shadows": shadows, "evaluation": Evaluation.read(path) if path.is_file() else None}
+    answers.ask(cgan.sharing, project.SHARING, images, params, drawn, **options)
