@@ -44,15 +44,15 @@ CEILINGS = {
     "cgan/models": 1_424,
     "cgan/page": 658,
     "cgan/params": 565,
-    "cgan/pipeline": 2_814,
-    "cgan/privacy": 778,
+    "cgan/pipeline": 2_781,
+    "cgan/privacy": 713,
     "cgan/quality": 2_486,
     "cgan/service": 351,
     "cgan/stages": 863,
     "cgan/training": 1_656,
     "cgan/utility": 869,
     "flows": 858,
-    "tests": 12_562,
+    "tests": 12_565,
 }
 PAGE_LINES = 1_332  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/
