@@ -109,7 +109,7 @@ bench: $(READY) ## Measure training, quality, service and page; check what the d
 bench-all: $(READY) ## The same with more rounds and 3 seeds (an hour)
 	python -m benchmarks all
 
-bench-gpu: $(READY) ## Measure training speed and time to quality on a CUDA device
+bench-gpu: $(READY) ## Measure training speed and quality on a CUDA device
 	python -m benchmarks gpu
 
 # In an environment of its own, which goes afterwards. Left out: to compile what will be imported twice, and what no

@@ -1,8 +1,9 @@
 """Measure, print tables, check promises: `python -m benchmarks COMMAND`."""
 
-import importlib
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,65 +11,53 @@ import torch
 import typer
 
 from cgan.base.errors import CganError
-from cgan.base.files import write_json
+from cgan.base.report import Report
 
-from . import large_data, machine, quality, sample
-from .evaluation_set import CACHE
-from .scale import SCALES, Scale
-from .tables import Result
+from . import large_data, page, quality, service, throughput
+from .common import ROOT, SCALES, Scale, machine
 
-PARTS = ("throughput", "quality", "service", "page")
-Measure = Callable[[dict[str, Result]], Result]  # of what was measured before
+FOLDER = ROOT / ".cgan/bench"
+PARTS: dict[str, Callable[[Scale], Report]] = {
+    "throughput": throughput.measure,
+    "quality": quality.of_presets,
+    "service": service.measure,
+    "page": page.measure,
+}
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
-Only = Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(PARTS)}; repeatable.")]
+Only = Annotated[list[str], typer.Option(help=f"One of {', '.join(PARTS)}; repeatable.")]
 
 
-def run(scale: Scale, only: list[str] | None = None) -> None:
-    if unknown := set(only or ()) - set(PARTS):
+def run(scale: Scale, only: list[str]) -> None:
+    if unknown := set(only) - set(PARTS):
         raise CganError(f"no part `{min(unknown)}`. There are: {', '.join(PARTS)}.")
-    modules = {part: importlib.import_module(f".{part}", __package__) for part in only or PARTS}
-    parts: dict[str, Measure] = {
-        part: lambda _, module=module: module.measure(scale)  # type: ignore[misc]
-        for part, module in modules.items()
-    }
-    if {"throughput", "quality"} <= parts.keys() and scale.device == "cpu":
-        parts["port"] = lambda results: quality.compare_with_port(
-            results["throughput"].figures, results["quality"].figures
-        )
-    tell(scale.name, parts, scale.device)
+    tell(scale.name, {part: partial(PARTS[part], scale) for part in only or PARTS})
 
 
-def tell(folder: str, parts: dict[str, Measure], device: str = "cpu") -> None:
-    """Measure each part, print its tables, keep its figures; and at the end fail if a promise is broken."""
-    facts = machine.facts(device)
-    print(machine.sentence(facts), flush=True)
-    results: dict[str, Result] = {}
+def tell(folder: str, parts: dict[str, Callable[[], Report]]) -> None:
+    """Measure each part, print and keep its report; at the end fail if a promise is broken."""
+    where = machine()
+    print(where, flush=True)
+    broken = False
     for name, measure in parts.items():
-        results[name] = result = measure(results)
-        write_json(CACHE / folder / f"{name}.json", {"facts": facts, **result.figures})
-        for table in result.tables:
-            print(f"\n{table.markdown()}", flush=True)
-    if folder != "tiny":
-        fail_on_broken_promises(*results.values())
-
-
-def fail_on_broken_promises(*results: Result) -> None:
-    checks = [check for result in results for check in result.checks]
-    for check in checks:
-        print(f"- {check}")
-    if not all(check.held for check in checks):
+        report = measure()
+        replace(report, facts={"measured_on": where, **report.facts}).write(
+            FOLDER / folder / f"{name}.json"
+        )
+        print(f"\n{report.as_text()}", flush=True)
+        broken = broken or bool(report.verdict)
+    if broken and folder != "tiny":
         raise typer.Exit(1)
 
 
 @app.command()
-def short(only: Only = None) -> None:
+def short(only: Only = []) -> None:  # noqa: B006
     """Every part once: about ten minutes on two cores."""
     run(SCALES["short"], only)
 
 
 @app.command("all")
-def everything(only: Only = None) -> None:
+def everything(only: Only = []) -> None:  # noqa: B006
     """More rounds, three seeds: about an hour."""
     run(SCALES["all"], only)
 
@@ -76,12 +65,12 @@ def everything(only: Only = None) -> None:
 @app.command()
 def small() -> None:
     """Quality of generators of 100 to 1,000 digits: seven minutes."""
-    tell("all", {"small": lambda _: sample.small(SCALES["all"])})
+    tell("all", {"small": partial(quality.of_small_sets, SCALES["all"])})
 
 
 @app.command()
 def gpu(device: str = "cuda") -> None:
-    """The training step on a CUDA device. `--device cpu` is a trial of the command itself."""
+    """Training on a CUDA device. `--device cpu` is a trial of the command itself."""
     if device == "cuda" and not torch.cuda.is_available():
         raise CganError(
             "torch finds no CUDA device here. Run `make bench-gpu` where there is one, or "
@@ -94,11 +83,11 @@ def gpu(device: str = "cuda") -> None:
 def large(
     rows: Annotated[list[int], typer.Option(help="Of the CSV; repeatable.")] = [100_000, 1_000_000],  # noqa: B006
     folder: Annotated[
-        Path | None, typer.Option(help="Where 8 GB are free for a million rows.")
+        Path | None, typer.Option(help="Where 6 GB are free for a million rows.")
     ] = None,
 ) -> None:
     """Each stage on a CSV of a million rows: seconds and peak memory. Half an hour."""
-    tell("large", {"large": lambda _: large_data.large(rows, folder)})
+    tell("large", {"large": partial(large_data.measure, rows, folder)})
 
 
 if __name__ == "__main__":

@@ -22,19 +22,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-import cgan
 from cgan.base.report import CANNOT_TELL
 from cgan.data.splitting import units_of
 from cgan.models.hardware import choose_hardware, compute_deterministically
-from cgan.params.sections import JudgeParams
+from cgan.params.presets import preset_params
+from cgan.params.sections import JudgeParams, TrainChoices
+from cgan.training.auto import resolve
 from cgan.utility.effect import DRAWN, Difference, Outcome, effect
 from cgan.utility.evidence import HARM, HELP, NO_DIFFERENCE, TOLERANCE, verdict_on
 from cgan.utility.rounds import BASELINES, rounds_by_fold
 from cgan.utility.sets import assign_folds
 
-from .evaluation_set import as_dataset, csv_file, preset
+from .common import digits
 
-Values, Labels = NDArray[np.float64], NDArray[np.int64]
+Values = NDArray[np.float64]
+Labels = NDArray[np.int64]
 DIMENSIONS = 12
 CROSS_FOLDS = 5
 LUCK = 0.05
@@ -63,7 +65,7 @@ class World:
         self.images, self.labels = self.around(self.means, counts)
         self.others, self.theirs = self.around(self.means, [1500] * len(counts))
 
-    def around(self, means: Values, counts: Sequence[int]) -> tuple[Values, Labels]:
+    def around(self, means: Values, counts: Sequence[int] | Labels) -> tuple[Values, Labels]:
         labels = np.repeat(self.classes, counts)
         return means[labels] + self.random.normal(size=(len(labels), DIMENSIONS)), labels
 
@@ -84,7 +86,8 @@ class World:
 
 
 def taken_for(known: Values, images: Values) -> Labels:
-    return ((images[:, None] - known) ** 2).sum(axis=2).argmin(axis=1)
+    nearest: Labels = ((images[:, None] - known) ** 2).sum(axis=2).argmin(axis=1)
+    return nearest
 
 
 def once(counts: list[int], better: float, random: np.random.Generator) -> tuple[bool, str, float]:
@@ -115,12 +118,9 @@ def once(counts: list[int], better: float, random: np.random.Generator) -> tuple
 
 def is_wrong(verdict: str, gain: float) -> bool:
     """Does the verdict say what is not so, for this true gain?"""
-    return {
-        HELP: gain <= 0,
-        HARM: gain >= 0,
-        NO_DIFFERENCE: abs(gain) > TOLERANCE,
-        CANNOT_TELL: False,
-    }[verdict]
+    if verdict == NO_DIFFERENCE:
+        return abs(gain) > TOLERANCE
+    return (verdict == HELP and gain <= 0) or (verdict == HARM and gain >= 0)
 
 
 def outcome(rows: Labels, labels: Labels, right: dict[str, NDArray[np.bool_]]) -> Outcome:
@@ -130,19 +130,19 @@ def outcome(rows: Labels, labels: Labels, right: dict[str, NDArray[np.bool_]]) -
 
 def of_digits(repetition: int, folder: Path) -> tuple[Difference, float]:
     """The difference that drawings make, and the true one."""
-    images = cgan.read(csv_file()[0])
-    order = np.random.default_rng(repetition).permutation(len(images.labels))
-    labels, rows = images.labels[order], list[int]()
-    for label in range(10):
+    images = digits()[0]
+    order = np.random.default_rng(repetition).permutation(len(images))
+    rows = list[int]()
+    for label in range(images.classes):
         count = PER_RARE_CLASS if label in RARE else PER_CLASS
-        rows += np.flatnonzero(labels == label)[:count].tolist()
-    chosen, others = order[rows], np.delete(order, rows)[:OTHERS]
-    data = as_dataset(images.pixels[chosen], images.labels[chosen], 10)
-    unseen = as_dataset(images.pixels[others], images.labels[others], 10)
+        rows += np.flatnonzero(images.labels[order] == label)[:count].tolist()
+    data = images.at(order[rows])
+    unseen = images.at(np.delete(order, rows)[:OTHERS])
 
     seed = 100 * repetition
     recipe = JudgeParams(seed=seed, total_kimg=JUDGE_KIMG)
-    training = preset("fast", total_kimg=GENERATOR_KIMG, seed=seed)
+    changes = {"total_kimg": GENERATOR_KIMG, "seed": seed}
+    training = resolve(TrainChoices.model_validate(preset_params("fast") | changes))
     hardware = choose_hardware("auto", "auto")
     fold_of = assign_folds(data.labels, units_of(data), CROSS_FOLDS, seed, data.class_names)
     rounds = rounds_by_fold(data, fold_of, training, recipe, None, seed, folder, hardware)

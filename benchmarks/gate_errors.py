@@ -25,7 +25,6 @@ from torch.nn import functional as F  # noqa: N812
 
 import cgan
 from cgan.data.images import Images
-from cgan.data.read import mnist_sample
 from cgan.models.generative import GenerativeModel
 from cgan.models.hardware import choose_hardware
 from cgan.params.sections import EvaluateParams, GateParams, JudgeParams
@@ -38,6 +37,8 @@ from cgan.quality.class_shift import Moments
 from cgan.quality.conditions import Conditions
 from cgan.quality.judge import train_judge
 from cgan.quality.outliers import OutlierModels
+
+from .common import sample_digits
 
 SAMPLES = 3000  # drawings; fewer where one takes long
 TRAININGS, SPLITS = 2, 4  # of equal classes, and of unequal ones
@@ -258,8 +259,7 @@ def report(data: Images, *models: GenerativeModel) -> None:
 
 
 def main() -> None:
-    pixels, labels = mnist_sample()
-    report(Images(pixels.reshape(-1, 1, 28, 28), labels), cgan.Generator.load().model)
+    report(sample_digits(), cgan.Generator.load().model)
     if len(sys.argv) > 1:
         path, *sizes = sys.argv[1:]
         height, width, channels = map(int, sizes)

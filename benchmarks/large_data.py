@@ -1,104 +1,103 @@
-"""Seconds and peak memory of each stage of `dvc repro` from a large CSV, in a fresh clone. That needs four
-times the size of the CSV on the disk: the CSV, the tensors, DVC's copies.
-"""
+"""Seconds and peak memory of each stage on a large CSV of digits."""
 
 import os
-import re
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from cgan.base.errors import CganError
 from cgan.base.git import clone_at
-from cgan.pipeline.params_file import set_params
+from cgan.base.report import Cell, Report, Table
+from cgan.pipeline.params_file import read_yaml, set_params
 
-from .machine import ROOT
-from .synthetic_csv import write_csv
-from .tables import Check, Result, Table
+from .common import ROOT, report, sample_digits
 
-TIME = "/usr/bin/time"
-RUNNING = re.compile(r"Running stage '(\w+)'")
-TOOK = re.compile(r"^took ([\d.]+) ([\d.]+) (\d+)$")
+BLOCK = 5_000  # rows that are made at once
+SHIFT = 2  # pixels
 PEAK_MB = 2500  # promised of a million rows
-Stages = dict[str, dict[str, float]]  # seconds, cpu_s and peak_mb of each
+# A stage, which at last prints its peak in kB: `os.wait4` would count its parent's pages, too.
+RUN = """
+import re, runpy
+runpy.run_module("cgan.stages.%s", run_name="__main__")
+print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+"""
+Figures = tuple[float, float, float]  # seconds, CPU seconds, peak in MB
 
 
-def large(rows: list[int], folder: Path | None = None) -> Result:
-    """`folder`: where the clones are made, and removed again."""
-    if not Path(TIME).is_file():
-        raise CganError(f"{TIME}: not found. Install it: `apt-get install time`.")
-    found: dict[int, Stages] = {}
+def measure(rows: Sequence[int], folder: Path | None = None) -> Report:
+    """Of CSVs with so many rows. `folder`: where the clones are made, and removed again."""
+    found = {}
     for count in rows:
         with tempfile.TemporaryDirectory(prefix="cgan-large-", dir=folder) as place:
             csv = write_csv(Path(place) / "large.csv", count)
-            megabytes = csv.stat().st_size // 10**6
-            print(f"{count:,} rows, {megabytes:,} MB", flush=True)
-            found[count] = repro(csv, place)
-    columns = {"s": ("seconds", ".0f"), "CPU s": ("cpu_s", ".0f"), "MB": ("peak_mb", ",.0f")}
-    table = Table(
-        "Large data: seconds and peak MB of each stage",
-        ["stage", *(f"{count:,} rows, {unit}" for count in rows for unit in columns)],
-        note="Digits of the embedded sample, shifted and noisy, 28 × 28; `dvc repro` in a fresh clone, with "
-        "DVC's hashing and copies; preset `default`. CPU and peak are the stage's own, by `/usr/bin/time`. "
-        "Peak: the maximum resident set size, which counts the pages of memory-mapped files, too.",
+            print(f"{count:,} rows, {csv.stat().st_size / 1e6:,.0f} MB", flush=True)
+            found[count] = of_stages(csv, Path(place) / "clone")
+    table: list[Sequence[Cell]] = [
+        (name, *(f"{figure:,.0f}" for count in rows for figure in found[count][name]))
+        for name in found[rows[0]]
+    ]
+    units = ("s", "CPU s", "MB")
+    worst = max(peak for stages in found.values() for _, _, peak in stages.values())
+    promise = f"no stage takes more than {PEAK_MB:,} MB: {worst:,.0f} MB"
+    return report(
+        Table(
+            "Large data", ("stage", *(f"{n:,} rows, {unit}" for n in rows for unit in units)), table
+        ),
+        "Digits of the embedded sample, shifted and noisy, 28 × 28; each stage as dvc.yaml starts it, in a "
+        "fresh clone; preset default. Peak: the maximum resident set size, which counts the pages of "
+        "memory-mapped files, too.",
+        {promise: worst <= PEAK_MB},
+        rows=found,
     )
-    for name in found[rows[0]]:
-        each = [found[count][name] for count in rows]
-        table.add(name, *(f"{one[key]:{form}}" for one in each for key, form in columns.values()))
-    worst, name, count = max(
-        (each["peak_mb"], name, count) for count in rows for name, each in found[count].items()
-    )
-    promise = f"no stage takes more than {PEAK_MB:,} MB"
-    check = Check(promise, f"{worst:,.0f} MB ({name}, {count:,} rows)", worst <= PEAK_MB)
-    return Result([table], [check], {"rows": {str(count): found[count] for count in rows}})
 
 
-def repro(csv: Path, place: str) -> Stages:
-    """One `dvc repro` of everything, in a clone that is removed afterwards."""
-    with tempfile.TemporaryDirectory(prefix="cgan-bench-", dir=place) as folder:
-        clone = Path(folder) / "clone"
-        clone_at(ROOT, "HEAD", clone)
-        set_params(clone / "params.yaml", {"data.source": "file", "data.path": str(csv)})
-        stages = clone / "dvc.yaml"
-        text = stages.read_text(encoding="utf-8")
-        command = f'cmd: {TIME} -f "took %U %S %M" python'
-        stages.write_text(text.replace("cmd: python", command), encoding="utf-8")
-        # The stages start `python` by the PATH.
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        with subprocess.Popen(
-            [shutil.which("dvc", path=path) or "dvc", "repro", "--force"],
-            cwd=clone,
-            env={**os.environ, "PATH": path},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-        ) as process:
-            assert process.stdout
-            found, text = follow(process.stdout)
-        if process.returncode:
-            raise CganError(f"dvc repro failed:\n{text[-2000:]}")
+def of_stages(csv: Path, clone: Path) -> dict[str, Figures]:
+    """The stages in a clone of HEAD, one after the other."""
+    clone_at(ROOT, "HEAD", clone)
+    set_params({"data.source": "file", "data.path": str(csv)}, clone / "params.yaml")
+    environment = os.environ | {"PYTHONPATH": str(clone)}
+    found = {}
+    stages = read_yaml(clone / "dvc.yaml")["stages"]
+    for name in stages:
+        before, began = os.times(), time.perf_counter()
+        ran = subprocess.run(
+            [sys.executable, "-c", RUN % name], cwd=clone, env=environment, stdout=subprocess.PIPE
+        )
+        seconds, after = time.perf_counter() - began, os.times()
+        if ran.returncode:
+            raise CganError(f"the stage {name} failed.")
+        cpu = sum(after[2:4]) - sum(before[2:4])  # of children
+        found[name] = (seconds, cpu, int(ran.stdout.split()[-1]) * 1024 / 1e6)
     return found
 
 
-def follow(lines: Iterable[str]) -> tuple[Stages, str]:
-    """The figures of each stage, and the text, of DVC's output, read as it comes."""
-    stages: Stages = {}
-    name = text = ""
-    since = time.perf_counter()
-    for line in lines:
-        text += line
-        if running := RUNNING.search(line):
-            name = running[1]
-            since = time.perf_counter()
-        if took := TOOK.search(line):
-            user, system, kilobytes = map(float, took.groups())
-            stages[name] = {
-                "seconds": time.perf_counter() - since,
-                "cpu_s": user + system,
-                "peak_mb": kilobytes * 1024 / 1e6,
-            }
-    return stages, text
+def write_csv(path: Path, rows: int, seed: int = 0) -> Path:
+    """A CSV of embedded digits: shifted, darkened and noisy, so that hardly two are equal. Memory is that of
+    a block."""
+    digits = sample_digits()
+    random = np.random.default_rng(seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = ",".join(["label", *(f"pixel{n}" for n in range(784))])
+    path.write_text(f"{names}\n", encoding="utf-8")
+    for start in range(0, rows, BLOCK):
+        chosen = random.integers(len(digits), size=min(BLOCK, rows - start))
+        flat = _changed(digits.pixels[chosen][:, 0], random).reshape(len(chosen), -1)
+        table = pd.DataFrame(np.column_stack([digits.labels[chosen], flat]))
+        table.to_csv(path, mode="a", header=False, index=False)
+    return path
+
+
+def _changed(digits: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
+    """uint8 [N, 28, 28]: shifted, of other strength, with noise in the ink."""
+    shifts = random.integers(-SHIFT, SHIFT + 1, (len(digits), 2)).tolist()
+    found = np.stack([np.roll(each, by, (0, 1)) for each, by in zip(digits, shifts, strict=True)])
+    strength = random.uniform(0.7, 1.0, (len(found), 1, 1))
+    ink = np.maximum(found * strength, random.integers(0, 24, found.shape))
+    return np.where(found > 0, ink, 0).astype(np.uint8)

@@ -20,10 +20,11 @@ import torch
 import cgan
 from cgan.base.progress import silent
 from cgan.data.images import Images, joined
-from cgan.data.read import mnist_sample
 from cgan.drawing.generator import Generator
 from cgan.params.sections import JudgeParams, TrainChoices
 from cgan.privacy.membership import Attack
+
+from .common import sample_digits
 
 Found = Iterator[tuple[str, Attack]]
 SHORT = JudgeParams(total_kimg=0.1)  # of the classifiers, which are not looked at
@@ -103,8 +104,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=100)
     parser.add_argument("--kind", choices=KINDS)
     options = parser.parse_args()
-    pixels, labels = mnist_sample()
-    images = Images(np.asarray(pixels).reshape(-1, 28, 28), labels)
+    images = sample_digits()
     for name, (kind, most) in KINDS.items():
         found = defaultdict[str, list[Attack]](list)
         for seed in range(min(most, options.repetitions)):

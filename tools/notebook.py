@@ -33,10 +33,11 @@ def main() -> None:
 def run(code: str, names: dict[str, Any]) -> dict[str, str] | None:
     """Run a cell → what it shows by MIME type; nothing where its last line is no expression."""
     tree = ast.parse(code)
-    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
-    exec(compile(tree, "cell", "exec"), names)
-    if last is None:
+    last = tree.body[-1]
+    if not isinstance(last, ast.Expr):
+        exec(compile(tree, "cell", "exec"), names)
         return None
+    exec(compile(ast.Module(tree.body[:-1], []), "cell", "exec"), names)
     value = eval(compile(ast.Expression(last.value), "cell", "eval"), names)
     if value is None:
         return None

@@ -24,7 +24,7 @@ DATA = (
 def main() -> None:
     network, facts = load_generator(GENERATOR)
     evaluation = Evaluation.read(EVALUATION)
-    if not evaluation.is_of(facts):
+    if not evaluation.is_about(facts):
         sys.exit(f"{EVALUATION} is of another generator than {GENERATOR}. Run `dvc repro`.")
     metrics = {
         key: replace(score, replicates=(), real_replicates=())

@@ -10,7 +10,7 @@ import yaml
 from conftest import ROOT, TINY, UNEVEN, peak_bytes, plain, uneven, write_csv, write_params
 from PIL import Image
 
-from benchmarks.synthetic_csv import write_csv as write_large_csv
+from benchmarks.large_data import write_csv as write_large_csv
 from cgan.drawing.generator import Generator
 from cgan.quality.evaluation import Evaluation
 from cgan.training.state import estimate_batch_norm
