@@ -20,12 +20,7 @@ gc.disable()
 pytest_plugins = ["toy"]  # its fixtures
 
 # Files that start early: else one process would be at them when the others are done.
-LONGEST = [
-    "limits",
-    "production",
-    "benchmarks",
-    "evidence",
-]  # of slow tests; the others of quick ones
+LONGEST = ["limits", "production", "benchmarks", "evidence"]  # of slow tests; then of quick ones
 LONGEST += ["pipeline", "local_score_run", "reading", "checkout", "resume", "play"]
 
 

@@ -52,7 +52,7 @@ CEILINGS = {
     "cgan/training": 1_656,
     "cgan/utility": 869,
     "flows": 858,
-    "tests": 12_565,
+    "tests": 12_524,
 }
 PAGE_LINES = 1_332  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/

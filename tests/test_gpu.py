@@ -39,24 +39,23 @@ def chosen(**changes: Any) -> TrainParams:
 
 
 def judge_of(precision: str = "float32", **options: Any) -> Judge:
-    where = choose_hardware(NAME, precision)
-    recipe = JudgeParams(total_kimg=8.0, seed=1)
-    return train_judge(DATA, recipe, where, **options)
+    return train_judge(
+        DATA, JudgeParams(total_kimg=8.0), choose_hardware(NAME, precision), **options
+    )
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"generator": "upsample", "max_shift": 2},
-        {"updates": "two_passes", "max_shift": 2},
-        {"updates": "two_passes", "generator": "upsample"},
-        {"generator": "demo", "lr": 1.0},
-    ],
-    ids=str,
-)
+KINDS: list[dict[str, Any]] = [
+    {},
+    {"generator": "upsample", "max_shift": 2},
+    {"updates": "two_passes", "max_shift": 2},
+    {"updates": "two_passes", "generator": "upsample"},
+    {"generator": "demo", "lr": 1.0},
+]
+
+
+@pytest.mark.parametrize("changes", KINDS, ids=str)
 def test_two_trainings_have_equal_bytes(changes: dict[str, Any]) -> None:
-    precision = str(choose_hardware(NAME, "auto").precision).removeprefix("torch.")
+    precision = choose_hardware(NAME, "auto").precision_name
     params = chosen(precision=precision, **changes)
     data = plain(uneven(5, height=28, width=28)) if params.is_demo else DATA
     first, second = (train(data, params) for _ in range(2))

@@ -73,13 +73,3 @@ def test_cgan_init_of_the_wheel_makes_a_project_for_dvc(wheel: Path, tmp_path: P
     run("env", path, python, "-m", "dvc", "repro", "preprocess", cwd=project)
     assert (project / "data/processed/train.safetensors").is_file()
     assert "up to date" in run(python, "-m", "dvc", "repro", "preprocess", cwd=project)
-
-
-def test_a_script_beside_the_clone_imports_the_package(tmp_path: Path) -> None:
-    """Though a clone named cgan is a folder that Python could take for the package."""
-    run("git", "checkout-index", "--all", f"--prefix={tmp_path}/cgan/", cwd=ROOT)
-    run(sys.executable, "-m", "venv", "env", cwd=tmp_path)
-    python = tmp_path / "env/bin/python"
-    run(python, "-m", "pip", "install", "-q", "-e", "./cgan", cwd=tmp_path)
-    (tmp_path / "script.py").write_text("import cgan; print(cgan.Generator.load().classes)")
-    assert run(python, "script.py", cwd=tmp_path) == "10\n"
