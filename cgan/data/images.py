@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from cgan.base.errors import DataError
 from cgan.base.files import replacing
-from cgan.base.settings import python_call
+from cgan.base.settings import as_keywords
 from cgan.base.text import listed
 from cgan.models import file_facts
 
@@ -97,7 +97,7 @@ class Images:
     source_sha256: str
     notes: tuple[str, ...]
 
-    @python_call
+    @as_keywords()
     def __init__(
         self,
         pixels: ArrayLike | torch.Tensor,
@@ -208,7 +208,7 @@ class Images:
 
         return Tensors(*map(torch.from_numpy, (self.pixels, self.labels, self.counts)))
 
-    @python_call
+    @as_keywords()
     def split(self, fraction: float = 0.1, seed: int = 1) -> tuple[Images, Images]:
         """The images to train on, and those held out: of each class `fraction`, at least one.
 

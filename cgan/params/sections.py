@@ -183,8 +183,7 @@ class TrainChoices(Section):
         if self.updates == "one_pass" and self.auxiliary_generator not in (0, "auto"):
             raise ValueError(
                 f"{setting('updates', 'one_pass')} has no loss of the generator's own: set "
-                "`auxiliary_generator` to 0.0 and raise `class_logit_weight`, or choose "
-                f"{setting('updates', 'two_passes')}"
+                f"`auxiliary_generator` to 0.0, or choose {setting('updates', 'two_passes')}"
             )
         return self
 
@@ -267,22 +266,19 @@ class SweepAxis(Section):
         return value != "auto" and bool(self.low <= value <= self.high)
 
 
-def _check_searchable(key: str) -> str:
-    section, _, name = key.partition(".")
-    # A search over the seed would pick luck. Probes must be the same in all trials, to compare these by them.
-    is_searchable = name in TrainChoices.model_fields and name not in ("seed", "probes")
-    if section != "train" or not is_searchable:
-        raise ValueError("no param of `train` that can be searched (`seed` and `probes` cannot)")
-    return key
+# A search over the seed would pick luck; by other probes, trials could not be compared.
+SEARCHABLE = {f"train.{name}" for name in TrainChoices.model_fields} - {
+    "train.seed",
+    "train.probes",
+}
+_Searchable = _text_check(SEARCHABLE.__contains__, "is no param of `train` that can be searched")
 
 
 class SweepParams(Section):
     """`python -m flows.sweep`: a search for better values of the section `train`."""
 
     objective: str = "fid_judge"
-    space: Annotated[
-        dict[Annotated[str, AfterValidator(_check_searchable)], SweepAxis], Field(min_length=1)
-    ] = {
+    space: Annotated[dict[Annotated[str, _Searchable], SweepAxis], Field(min_length=1)] = {
         "train.lr": SweepAxis(low=1.5e-3, high=1.2e-2, log=True),
         "train.generator_width": SweepAxis(choices=[8, 12, 16, 24]),
         "train.discriminator_width": SweepAxis(choices=[8, 12, 16, 24]),

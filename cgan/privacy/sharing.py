@@ -12,7 +12,7 @@ import torch
 from cgan.base.errors import CganError, DataError
 from cgan.base.progress import Progress, progress_bar
 from cgan.base.report import Answer, Cell, Number, Report, Table
-from cgan.base.settings import python_call
+from cgan.base.settings import as_keywords
 from cgan.base.text import duration, listed, percent
 from cgan.data.contact_sheet import image_grid
 from cgan.data.images import Images
@@ -145,7 +145,7 @@ class Sharing(Answer):
         return [*reasons, NO_PROOF]
 
 
-@python_call
+@as_keywords()
 def sharing(
     train: Images,
     held_out: Images,

@@ -14,7 +14,7 @@ from cgan.base.errors import CganError, DataError
 from cgan.base.files import fingerprint, sha256_of
 from cgan.base.progress import Progress, progress_bar
 from cgan.base.report import CANNOT_TELL, Answer, Cell, Number, Report, Table
-from cgan.base.settings import python_call
+from cgan.base.settings import as_keywords
 from cgan.base.text import duration, percent
 from cgan.data.images import Images, joined
 from cgan.data.splitting import units_of
@@ -177,7 +177,7 @@ class Evidence(Answer):
         return [*reasons, f"Tested on {overall.tested:,} images, {covered}"]
 
 
-@python_call
+@as_keywords()
 def evidence(
     train: Images,
     held_out: Images,

@@ -12,7 +12,6 @@ from cgan.base.settings import as_keywords, setting
         (("data.fit", "pad"), "`data.fit: pad`", '`fit="pad"`'),
         (("validate.classes", None), "`validate.classes: null`", "`classes=None`"),
         (("preprocess.holdout_fraction",), "`preprocess.holdout_fraction`", "`fraction`"),
-        (("--per-class", 4), "`--per-class 4`", "`per_class=4`"),
         (("updates", "one_pass"), "`updates: one_pass`", '`updates="one_pass"`'),
     ],
 )
