@@ -38,12 +38,12 @@ def test_no_module_is_longer_than_a_reader_s_patience() -> None:
 # raise the ceiling in a commit that says what that pays for.
 CEILINGS = {
     "cgan": 237,
-    "cgan/base": 670,
+    "cgan/base": 632,
     "cgan/data": 1_875,
     "cgan/drawing": 794,
     "cgan/models": 1_424,
     "cgan/page": 658,
-    "cgan/params": 565,
+    "cgan/params": 515,
     "cgan/pipeline": 2_781,
     "cgan/privacy": 713,
     "cgan/quality": 2_486,
@@ -52,7 +52,7 @@ CEILINGS = {
     "cgan/training": 1_656,
     "cgan/utility": 869,
     "flows": 858,
-    "tests": 12_524,
+    "tests": 12_511,
 }
 PAGE_LINES = 1_332  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/
