@@ -8,10 +8,12 @@ from typing import Any
 
 from cgan.base.report import Answer, Cell, Interval, Kind, Number, Report, Table
 from cgan.base.settings import as_keywords
-from cgan.quality.evaluation import Evaluation, Score, context_differences
+from cgan.quality.evaluation import Evaluation, Score
 from cgan.quality.intervals import Estimate
 from cgan.quality.proportions import difference_interval
 
+# Keys of a context in which evaluations may differ and be compared. Of fewer drawings intervals are wider.
+FREE_KEYS = {"generator_digest", "drawn_images"}
 COLUMNS = ("↑: higher is better", "real images", "A", "B", "B less A", "95 % interval", "B is")
 NOT_ALIKE = (
     "The numbers are not compared, because the two were measured differently. To compare them, evaluate both "
@@ -61,7 +63,7 @@ class Comparison(Answer):
 
     >>> evaluation = cgan.evaluate(run.generator, train, held_out, samples=300, gan_train_kimg=0)
     >>> comparison = cgan.compare(evaluation, evaluation)
-    >>> comparison.verdict, comparison.conditions, comparison.metrics("better")
+    >>> comparison.report().verdict, comparison.conditions, comparison.metrics("better")
     ('no difference', {}, [])
     """
 
@@ -120,14 +122,17 @@ def compare(a: Evaluation, b: Evaluation) -> Comparison:
     >>> cgan.compare(evaluation, evaluation).verdict
     'no difference'
     """
-    conditions = context_differences(a, b)
+    keys = sorted((a.context.keys() | b.context.keys()) - FREE_KEYS)
+    pairs = {key: (a.context.get(key), b.context.get(key)) for key in keys}
+    unlike = {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+    sample_sizes = {score.sample_size for score in a.metrics.values()}
+    conditions = {key: pair for key, pair in unlike.items() if key not in sample_sizes}
     changes = []
     for key, score in ({} if conditions else a.metrics).items():
         other = b.score(key)
         if score.value is not None and other.value is not None:
-            difference = _difference(score, other)
-            if context_differences(a, b, key):
-                difference = Number(kind=difference.kind)
+            is_alike = score.sample_size not in unlike
+            difference = _difference(score, other) if is_alike else Number()
             changes.append(Change(score, other, difference))
     digests = [each.context.get("generator_digest") for each in (a, b)]
     return Comparison(changes, conditions, digests[0] == digests[1] is not None)

@@ -30,25 +30,10 @@ from cgan.models.generative import GenerativeModel
 from cgan.models.hardware import available_threads, parts_on_threads
 from cgan.models.model_file import digest_of
 from cgan.params.sections import EvaluateParams
+from cgan.quality import feature_metrics, intervals
 from cgan.quality.accuracies import accuracy_estimates
-from cgan.quality.feature_metrics import (
-    FEATURE_METRICS,
-    MAX_BLOCK_IMAGES,
-    NEIGHBOURS,
-    Gaussians,
-    deviation_of_mean,
-    excess,
-    neighbour_shares,
-)
-from cgan.quality.intervals import (
-    JACKKNIFE_PARTS,
-    Bins,
-    Estimate,
-    Estimates,
-    bootstrap_weights,
-    jackknife_replicates,
-    wilson_replicates,
-)
+from cgan.quality.feature_metrics import FEATURE_METRICS, NEIGHBOURS, Gaussians, mean_shares
+from cgan.quality.intervals import JACKKNIFE_PARTS, Bins, Estimate, Estimates, bootstrap_weights
 from cgan.quality.judge import Accuracy, Judge, Prediction, conditional_accuracy, predict
 from cgan.quality.likeness import MAX_SHIFT
 
@@ -122,7 +107,7 @@ class Conditions:
         self.classes = len(counts)
         self.rows_in_mix = rows_in_class_mix(self.drawn_labels, counts)
         self.distance_images = min(len(self.rows_in_mix), len(self.training_features))
-        self.block_size = min(len(labels), MAX_BLOCK_IMAGES, self.distance_images)
+        self.block_size = min(len(labels), feature_metrics.MAX_BLOCK_IMAGES, self.distance_images)
         if self.block_size <= NEIGHBOURS:
             raise DataError(
                 f"the hold-out has {len(labels)} images and the training part {len(self.train)}, but recall "
@@ -133,32 +118,30 @@ class Conditions:
         self.training_labels = self.training_labels[: self.distance_images]
         judged = self.held_out_prediction
         self.judge_accuracy: Accuracy = conditional_accuracy(judged.labels, labels, self.classes)
-        groups = None
-        if self.held_out.groups is not None and len(np.unique(self.held_out.groups)) >= MIN_GROUPS:
-            groups = torch.from_numpy(self.held_out.groups)
         random = torch.Generator().manual_seed(self.params.seed)
         # A CSV can be sorted by class: a part of the hold-out is picked from all of it.
         rows = torch.randperm(len(labels), generator=random)
-        if groups is not None:  # stand together
-            rows = rows[torch.from_numpy(first_copies(groups[rows].numpy())).argsort(stable=True)]
+        groups, group_of = self.held_out.groups, None
+        if groups is not None and len(np.unique(groups)) >= MIN_GROUPS:
+            firsts = first_copies(groups[rows.numpy()])
+            rows = rows[torch.from_numpy(firsts).argsort(stable=True)]  # groups stand together
+            group_of = torch.from_numpy(groups)[rows]
         self.shuffled_rows = rows
         block_rows = rows_in_class_mix(labels[rows], counts)[: self.block_size]
-        if groups is not None:
+        if group_of is not None:
             block_rows = block_rows.sort().values
         self.held_out_block = judged.features[rows][block_rows]
-        cuts: dict[Source, Tensor] = {
-            "held out": _cuts(len(labels), None if groups is None else groups[rows]),
-            "drawn": _cuts(self.distance_images),
-            "all drawn": _cuts(len(self.drawn_labels)),
-            "training": _cuts(self.distance_images),
-        }
         # The order in which these are picked is part of what a seed means.
-        self.bins = {
-            name: Bins(each, bootstrap_weights(len(each) + 1, random))
-            for name, each in cuts.items()
+        self.bins: dict[Source, Bins] = {
+            "held out": _bins(random, len(labels), group_of),
+            "drawn": _bins(random, self.distance_images),
+            "all drawn": _bins(random, len(self.drawn_labels)),
+            "training": _bins(random, self.distance_images),
         }
-        del cuts["all drawn"]  # whose accuracy has no jackknife
-        self.part_weights = {name: bootstrap_weights(JACKKNIFE_PARTS, random) for name in cuts}
+        self.part_weights: dict[Source, Tensor] = {
+            name: bootstrap_weights(JACKKNIFE_PARTS, random)
+            for name in ("held out", "drawn", "training")
+        }
 
     def held_out_accuracies(self, predicted: Tensor) -> Estimates:
         """The accuracies of a classifier that predicts these classes, int64 [held-out images]."""
@@ -183,17 +166,17 @@ class Conditions:
             torch.ones(count, dtype=torch.bool).index_fill(0, part, False)
             for part in torch.arange(count).tensor_split(JACKKNIFE_PARTS)
         ]
-        values = _mean_shares(real, blocks).tolist()
-        without_real = [_mean_shares(real[rest], blocks[:2]) for rest in rests]
-        without_drawn = [_mean_shares(real, [blocks[0][rest]]) for rest in rests]
+        values = mean_shares(real, blocks).tolist()
+        without_real = [mean_shares(real[rest], blocks[:2]) for rest in rests]
+        without_drawn = [mean_shares(real, [blocks[0][rest]]) for rest in rests]
         parts = (torch.stack(each, dim=1) for each in (without_real, without_drawn))
         for key, value, of_real, of_drawn in zip(FEATURE_METRICS[1:], values, *parts, strict=True):
-            replicates = jackknife_replicates(
+            replicates = intervals.jackknife_replicates(
                 (self.part_weights["held out"], of_real),
                 (self.part_weights[source], of_drawn / math.sqrt(len(blocks))),
             )
             if not replicates.std() > 0:
-                replicates = wilson_replicates(value, count)
+                replicates = intervals.wilson_replicates(value, count)
             estimates[key] = Estimate.centred(value, replicates)
         return estimates
 
@@ -208,9 +191,7 @@ class Conditions:
         """The estimates of real images in place of drawings."""
         estimates = dict(self.held_out_accuracies(self.held_out_prediction.labels))
         for key, found in self.feature_estimates(self.training_features, "training").items():
-            less = found - self.bias[key] if self.bias else found
-            most = math.inf if key == FEATURE_METRICS[0] else 1.0
-            estimates[key] = Estimate.centred(min(less.value, most), less.replicates)
+            estimates[key] = found - self.bias[key] if self.bias else found
         return estimates
 
     @cached_property
@@ -240,10 +221,12 @@ class Conditions:
                 )
                 order = order.flip(0)  # the other direction has other training images
         with parts_on_threads(available_threads()) as parallel:
-            excesses = torch.stack(list(parallel(lambda features: excess(*features), sets)), dim=1)
+            excesses = torch.stack(
+                list(parallel(lambda features: feature_metrics.excess(*features), sets)), dim=1
+            )
         replicates = len(self.part_weights["held out"])
         picks = torch.randint(len(sets), (replicates,), generator=random)
-        deviation = deviation_of_mean(len(sets), len(sets[0][1]) / len(training))
+        deviation = feature_metrics.deviation_of_mean(len(sets), len(sets[0][1]) / len(training))
         return {
             key: Estimate.centred(values.mean().item(), deviation * values[picks])
             for key, values in zip(FEATURE_METRICS, excesses, strict=True)
@@ -275,12 +258,6 @@ class Conditions:
         return context | {"neighbours": NEIGHBOURS}
 
 
-def _mean_shares(real: Tensor, blocks: Sequence[Tensor]) -> Tensor:
-    """The mean recall and coverage of the blocks, [2]; by fewer neighbours where so few images are left."""
-    k = min(NEIGHBOURS, len(real) - 1, *(len(block) - 1 for block in blocks))
-    return torch.stack([neighbour_shares(real, block, k) for block in blocks], dim=1).mean(dim=1)
-
-
 def labels_to_draw(classes: int, params: EvaluateParams, seconds: float = 0.0) -> Tensor:
     """The class of each drawing, int64 [N], the classes in turn: more than `samples` where there are many
     classes, fewer where a drawing takes `seconds` of a core."""
@@ -310,14 +287,12 @@ def rows_in_class_mix(labels: Tensor, reference: Tensor) -> Tensor:
     return rows[position[rows].argsort(stable=True)]
 
 
-def _cuts(images: int, groups: Tensor | None = None) -> Tensor:
-    """The first row of each bin of so many images but the first: int64 [bins - 1]. With `groups` [images],
-    each bin begins with one."""
-    bins = torch.arange(images).tensor_split(min(MAX_BINS, images))
-    cuts = torch.stack([rows[0] for rows in bins])[1:]
-    if groups is None:
-        return cuts
-    starts = (groups.diff() != 0).nonzero()[:, 0] + 1
-    nearest = torch.searchsorted(starts, cuts)
-    found: Tensor = starts[nearest[nearest < len(starts)]].unique()
-    return found
+def _bins(random: torch.Generator, images: int, group_of: Tensor | None = None) -> Bins:
+    """Bins of so many images, picked in replicates; with `group_of` [images], each begins with a group."""
+    parts = torch.arange(images).tensor_split(min(MAX_BINS, images))
+    cuts = torch.stack([rows[0] for rows in parts])[1:]
+    if group_of is not None:
+        starts = (group_of.diff() != 0).nonzero()[:, 0] + 1
+        nearest = torch.searchsorted(starts, cuts)
+        cuts = starts[nearest[nearest < len(starts)]].unique()
+    return Bins(cuts, bootstrap_weights(len(cuts) + 1, random))

@@ -118,7 +118,7 @@ def measure(
     drawings = DrawnSet(conditions, drawn, prediction, progress)
     return Evaluation(
         metrics={key: metric.score(drawings) for key, metric in METRICS.items()},
-        classes=drawings.classes(),
+        classes=drawings.class_scores(),
         confusion=drawings.accuracy.confusion.tolist(),
         class_names=conditions.train.class_names if conditions.train.is_named else None,
     )
@@ -164,7 +164,7 @@ class DrawnSet:
         seed = self.conditions.params.seed
         return likeness.find_near_copies(self.pixels, self.labels, *real, seed)
 
-    def classes(self) -> list[ClassScores]:
+    def class_scores(self) -> list[ClassScores]:
         """Each class by itself."""
         copies = self.near_copies
         return [

@@ -20,8 +20,6 @@ from cgan.quality.proportions import joint_z, proportion_interval, wilson_interv
 if TYPE_CHECKING:
     from cgan.quality.evaluate import DrawnSet
 
-# Keys of a context in which evaluations may differ and be compared. Of fewer drawings intervals are wider.
-FREE_KEYS = {"generator_digest", "drawn_images"}
 # An interval of real images' accuracy that is wider is given in the sentence.
 WIDE_INTERVAL = 0.05
 # Why drawings can be right more often than real images.
@@ -66,13 +64,13 @@ class Metric(MetricFacts):
         return {fact.name: getattr(self, fact.name) for fact in fields(MetricFacts)}
 
     def score(self, drawn: DrawnSet) -> Score:
-        """The numbers of drawings, with what they mean; an interval within what the metric can be."""
+        """The numbers of drawings, with what they mean, within what the metric can be."""
         found = replace(self.measure(drawn) or Score(), **self.facts)
-        if not found.interval:
-            return found
-        low, high = found.interval
         most = 1.0 if self.kind == "share" else math.inf
-        return replace(found, interval=(max(0.0, low), min(most, high)))
+        real, interval = found.real, found.interval
+        if interval:
+            interval = max(0.0, interval[0]), min(most, interval[1])
+        return replace(found, interval=interval, real=None if real is None else min(most, real))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,17 +105,15 @@ class Evaluation(Answer):
     `judge_on_test_set`: how often it is right on the data's own test set, where there is one.
 
     >>> evaluation = cgan.evaluate(run.generator, train, held_out, samples=300, gan_train_kimg=0)
-    >>> evaluation.is_about(run.generator.facts)
-    True
-    >>> evaluation.values()["recall"] == round(evaluation.score("recall").value, 5)
-    True
+    >>> evaluation.is_about(run.generator.facts), evaluation.classes_short_of_real(0.0)
+    (True, [])
     >>> for label, words in evaluation.weakest_classes():
     ...     accuracy, diversity = evaluation.shares_of_real(label)
     >>> evaluation.write(Path("evaluation.json"))
-    >>> cgan.Evaluation.read(Path("evaluation.json")).report().question
-    'How good are the drawings?'
-    >>> facts = evaluation.report().as_json()
-    >>> cgan.Evaluation.from_json(facts).values() == evaluation.values()
+    >>> again = cgan.Evaluation.read(Path("evaluation.json"))
+    >>> again.values()["recall"] == round(evaluation.score("recall").value, 5)
+    True
+    >>> cgan.Evaluation.from_json(again.report().as_json()) == again
     True
     """
 
@@ -304,15 +300,6 @@ class Evaluation(Answer):
         if on_test_set := facts.get("judge_on_test_set"):
             own["judge_on_test_set"] = Number(**_known(Number, on_test_set))
         return cls(**own)
-
-
-def context_differences(a: Evaluation, b: Evaluation, key: str = "") -> dict[str, tuple[Any, Any]]:
-    """Where the contexts of two evaluations differ in what all their numbers depend on, or one metric's;
-    empty if they can be compared."""
-    sample_sizes = {score.sample_size for score in a.metrics.values()} - {a.score(key).sample_size}
-    names = sorted((a.context.keys() | b.context.keys()) - FREE_KEYS - sample_sizes)
-    pairs = {name: (a.context.get(name), b.context.get(name)) for name in names}
-    return {name: (of_a, of_b) for name, (of_a, of_b) in pairs.items() if of_a != of_b}
 
 
 def _known(kind: type[Any], facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ which a training is probed stand here, the metrics of an evaluation in their own
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -148,36 +148,19 @@ def require_judge_of(judge: Judge, images: Images) -> None:
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Accuracy:
-    """Accuracy of a class network. `confusion` int64 [classes, classes]: rows asked for, columns judged. A
-    class that was never asked for has no accuracy."""
+    """Accuracy of a class network: the mean over the classes, and that of each, with intervals. `confusion`
+    int64 [classes, classes]: rows asked for, columns judged. A class that was never asked for has none."""
 
     confusion: Tensor
 
-    @cached_property
-    def _shares(self) -> list[tuple[int, int]]:
-        """Of each class, how many were right, of how many."""
-        counts = self.confusion.sum(dim=1).tolist()
-        return [*zip(self.confusion.diagonal().tolist(), counts, strict=True)]
-
-    @property
-    def value(self) -> float:
-        """The mean over the classes."""
-        return mean_share([share for share in self._shares if share[1]])[0]
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        return mean_share([share for share in self._shares if share[1]])[1]
-
-    @property
-    def by_class(self) -> list[float | None]:
-        return [right / total if total else None for right, total in self._shares]
-
-    @property
-    def interval_by_class(self) -> list[tuple[float, float] | None]:
-        """Wilson's interval of each class by itself."""
-        return [wilson_interval(*share) if share[1] else None for share in self._shares]
+    def __post_init__(self) -> None:
+        rights, counts = self.confusion.diagonal().tolist(), self.confusion.sum(dim=1).tolist()
+        pairs = [*zip(rights, counts, strict=True)]
+        self.by_class = [right / count if count else None for right, count in pairs]
+        self.interval_by_class = [wilson_interval(*pair) if pair[1] else None for pair in pairs]
+        self.value, self.interval = mean_share([pair for pair in pairs if pair[1]])
 
 
 def conditional_accuracy(judged: Tensor, labels: Tensor, classes: int) -> Accuracy:

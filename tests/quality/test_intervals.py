@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from cgan.data.images import IntArray
+from cgan.quality.comparison import compare
 from cgan.quality.evaluate import METRICS
-from cgan.quality.evaluation import ClassScores, Evaluation, Score, context_differences
+from cgan.quality.evaluation import ClassScores, Evaluation, Score
 from cgan.quality.intervals import critical_t, difference_of_means
 from cgan.quality.proportions import difference_interval, proportion_interval
 
@@ -17,16 +18,16 @@ def test_the_interval_of_a_difference_is_newcombes() -> None:
 
 
 def test_contexts_differ_in_what_a_metric_depends_on() -> None:
-    scores = {key: Score(**metric.facts) for key, metric in METRICS.items()}
+    scores = {key: Score(**metric.facts, value=0.5) for key, metric in METRICS.items()}
     context = {"reference_images": 3, "generator_digest": "a", "seed": 1, "drawn_images": 9}
     more = {"generator_digest": "b", "drawn_images": 8, "distance_images": 2, "neighbour_images": 3}
-    a, b, c = (
+    a, *others = (
         Evaluation(metrics=scores, context=n) for n in (context, context | more, {"seed": 2})
     )
-    assert context_differences(a, c) == {"seed": (1, 2), "reference_images": (3, None)}
-    for key in ("", *METRICS):
-        part = {"fid_judge": "distance", "coverage": "neighbour", "recall": "neighbour"}.get(key)
-        assert [*context_differences(a, b, key)] == ([f"{part}_images"] if part else [])
+    b, c = (compare(a, other) for other in others)
+    assert c.conditions == {"seed": (1, 2), "reference_images": (3, None)} and not c.changes
+    unlike = {each.a.key for each in b.changes if each.verdict == "not compared"}
+    assert unlike == {"fid_judge", "coverage", "recall"} and len(b.changes) == len(METRICS)
 
 
 @pytest.mark.filterwarnings("ignore:Precision loss:RuntimeWarning")
