@@ -52,11 +52,8 @@ class Album:
 
 @contextlib.contextmanager
 def open_source(path: Path) -> Iterator[Path | Album]:
-    """Yield the album that `data.path` means, or the file of pixels: a CSV, which may be packed.
-
-    Raises DataError where there is neither, for an archive with a link or a name that leads outside, and
-    for a listing with faults.
-    """
+    """Yield the album that `data.path` means, or the file of pixels: a CSV, which may be packed. Raises
+    DataError where there is neither, for an unsafe archive, and for a listing with faults."""
     if path.is_dir():
         if album := _album_of_folders(path, _files_below(path)):
             yield album
@@ -75,12 +72,15 @@ def open_source(path: Path) -> Iterator[Path | Album]:
         if archive:
             yield _album_of_folders(path, safe_members(archive, str(path)), archive) or path
         else:
-            yield _album_of_listing(path) if _is_listing(path) else path
+            with path.open("rb") as file:
+                head = file.readline(HEAD_BYTES).decode("utf-8-sig", "replace")
+            is_listing = {"path", "label"} <= {*head.strip().split(",")}
+            yield _album_of_listing(path) if is_listing else path
 
 
 def safe_members(archive: zipfile.ZipFile, name: str) -> list[str]:
-    """The names of an archive's files. Raises DataError where any member is a link, absolute, or leads
-    upwards; the message calls the archive `name`."""
+    """The names of the files in an archive, which messages call `name`. Raises DataError where any member is
+    a link, absolute, or leads upwards."""
     for member in archive.infolist():
         is_link = stat.S_ISLNK(member.external_attr >> 16)
         if is_link or LEADS_OUTSIDE.search(member.filename):
@@ -122,7 +122,6 @@ def _files_below(root: Path) -> Iterator[str]:
 
 
 def _is_picture(name: str) -> bool:
-    """True for a picture's ending, unless the file is hidden."""
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
     return name.lower().endswith(PICTURE_ENDINGS) and not hidden
 
@@ -130,11 +129,8 @@ def _is_picture(name: str) -> bool:
 def _album_of_folders(
     root: Path, files: Iterable[str], archive: zipfile.ZipFile | None = None
 ) -> Album | None:
-    """The album of the pictures in folders, a folder per class; None where there are none.
-
-    The folders of classes lie in whatever folder is around all pictures; where nothing but `train`, `val` and
-    `test` lies there, they are in these.
-    """
+    """The album of the pictures in folders, a folder per class, in whatever folder is around them all or in
+    its `train`, `val` and `test`; None where there are none."""
     names = sorted(name for name in files if name != "README.md")  # it comes with data/inbox
     pictures = [name for name in names if _is_picture(name)]
     folders = {name.rpartition("/")[0] for name in pictures}
@@ -151,13 +147,6 @@ def _album_of_folders(
             found.append(Picture(name, first))
     left_out = sorted({*names} - {picture.name for picture in found})
     return Album(root, found, left_out, archive) if found else None
-
-
-def _is_listing(path: Path) -> bool:
-    """True for a CSV with the columns `path` and `label`."""
-    with path.open("rb") as file:
-        columns = file.readline(HEAD_BYTES).decode("utf-8-sig", "replace").strip().split(",")
-    return {"path", "label"} <= {*columns}
 
 
 def _album_of_listing(listing: Path) -> Album:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from cgan.base.text import drawable
-from cgan.data.images import Images, IntArray
+from cgan.data.arrays import IntArray
 
 MAX_COLUMNS, MAX_SHEET_CLASSES = 10, 50
 MAX_WIDTH = 660  # pixels of a row of images, where more than two are in it
@@ -19,11 +19,13 @@ MAX_NAME_WIDTH = 160  # pixels
 Pixels = NDArray[np.uint8]
 
 
-def contact_sheet(images: Images, seed: int) -> Image.Image:
-    """A row of images for each class (the first 50), drawn by the seed."""
+def contact_sheet(
+    images: Pixels, labels: IntArray, class_names: Sequence[str], seed: int
+) -> Image.Image:
+    """A row of images [N, C, H, W] for each class (the first 50), drawn by the seed."""
     order = np.random.default_rng(seed).permutation(len(images))
-    names = images.class_names[:MAX_SHEET_CLASSES]
-    sheet = arrange_by_class(images.pixels, images.labels, order, len(names))
+    names = class_names[:MAX_SHEET_CLASSES]
+    sheet = arrange_by_class(images, labels, order, len(names))
     return Image.fromarray(add_row_names(sheet, names))
 
 

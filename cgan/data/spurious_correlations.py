@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgan.base.text import listed, percent
-from cgan.data.images import Images, IntArray
+from cgan.data.arrays import IntArray
+from cgan.data.images import Images
 
 MAX_MEASURED_IMAGES = 10_000  # of more, so many are picked at random
 BINS = 50
@@ -51,8 +52,8 @@ def spurious_correlations(images: Images, copy_of: IntArray) -> list[Correlation
     `copy_of` int64 [N]: for each image the first one equal to it.
 
     The statistic is Youden's J of the best range: the proportion of the class that lies in it, less that of
-    all others. A permutation test keeps chance out: labels are exchanged between groups of images and of
-    copies, and at most SIGNIFICANCE of the data sets without a correlation have one reported.
+    all others. By a permutation test, which exchanges labels between groups of images and of copies, at most
+    SIGNIFICANCE of the data sets without a correlation have one reported.
     """
     units = copy_of if images.groups is None else images.groups[copy_of]
     rng = np.random.default_rng(0)
@@ -89,8 +90,7 @@ def spurious_correlations(images: Images, copy_of: IntArray) -> list[Correlation
 def _best_ranges(
     bins: IntArray, labels: IntArray, classes: int
 ) -> tuple[FloatArray, IntArray, IntArray]:
-    """Youden's J of the range of bins that predicts each class best, and the first and the last bin of that
-    range; each [classes]."""
+    """Youden's J of the range of bins that predicts each class best, its first and last bin; [classes]."""
     count = int(bins.max()) + 1
     cells = np.bincount(bins * classes + labels, minlength=count * classes)
     of_class = cells.reshape(count, classes).astype(np.float64)
@@ -108,8 +108,7 @@ def _best_ranges(
 
 def _measure(images: Images, rows: IntArray) -> dict[str, FloatArray]:
     """The quantities of the images at `rows`, float64 [rows] each. Sharpness is the root mean square of the
-    difference of neighbouring pixels, as a fraction of the standard deviation: so it does not depend on
-    contrast."""
+    difference of neighbouring pixels over the standard deviation, and so free of contrast."""
     measured = list[NDArray[np.float32]]()
     for chunk in np.array_split(rows, len(rows) // 1000 + 1):
         grey = images.pixels[chunk].mean(axis=1, dtype=np.float32)

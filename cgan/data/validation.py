@@ -8,8 +8,8 @@ from cgan.base.errors import DataError
 from cgan.base.report import Report
 from cgan.base.settings import setting
 from cgan.base.text import listed
-from cgan.data.csv_reader import NUMBERING_ADVICE
-from cgan.data.images import SPLITS, Images, IntArray, first_copies, image_digests
+from cgan.data.arrays import NUMBERING_ADVICE, IntArray, first_copies, image_digests
+from cgan.data.images import SPLITS, Images
 from cgan.data.spurious_correlations import notes_on, spurious_correlations
 from cgan.params.sections import ValidateParams
 
@@ -18,11 +18,8 @@ MAX_SHOWN_CLASSES = 20
 
 
 def validation(data: Images, params: ValidateParams, name: str) -> Report:
-    """The report on valid images, a function of the data and `params` alone: counts, and as reasons the notes
-    of `data` and what is odd. If the source has a test set, that is only counted.
-
-    Raises DataError for images that cannot be trained on: a class too small, a wrong scale.
-    """
+    """The report on valid images: counts, and as reasons the notes of `data` and what is odd. A test set of
+    the source is only counted. Raises DataError for images that cannot be trained on."""
     test = SPLITS.index("test")
     split_sizes = np.bincount([] if data.splits is None else data.splits, minlength=len(SPLITS))
     if split_sizes.any() and not split_sizes[0]:
@@ -95,8 +92,7 @@ def describe_counts(counts: Mapping[str, int]) -> str:
 
 
 def _check_counts(data: Images, params: ValidateParams, name: str) -> None:
-    """Raises DataError when a class has no image, or too few. The message has the notes of `data`, too: they
-    say what was left out."""
+    """Raises DataError when a class has no image, or too few; with the notes, which say what was left out."""
     counts, names = data.counts, data.class_names
     present = np.flatnonzero(counts).tolist()
     missing = np.flatnonzero(counts == 0).tolist()

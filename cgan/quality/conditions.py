@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 
 from cgan.base.errors import DataError
-from cgan.data.images import Images, first_copies, pixels_digest
+from cgan.data.arrays import first_copies, pixels_digest
+from cgan.data.images import Images
 from cgan.models.generative import GenerativeModel
 from cgan.models.hardware import available_threads, parts_on_threads
 from cgan.models.model_file import digest_of

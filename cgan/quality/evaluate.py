@@ -15,7 +15,8 @@ from cgan.base.progress import Progress, progress_bar, silent
 from cgan.base.report import Number
 from cgan.base.settings import as_keywords
 from cgan.base.text import listed
-from cgan.data.images import Images, image_digests
+from cgan.data.arrays import image_digests
+from cgan.data.images import Images
 from cgan.models.generative import GenerativeModel
 from cgan.models.hardware import choose_hardware
 from cgan.models.model_file import digest_of

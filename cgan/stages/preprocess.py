@@ -23,7 +23,8 @@ def main() -> None:
     for line in holdout.notes:
         log.warning(line)
     with replacing(REAL_SAMPLES) as temporary:
-        contact_sheet(train, recipe.seed).save(temporary, format="PNG")
+        sheet = contact_sheet(train.pixels, train.labels, train.class_names, recipe.seed)
+        sheet.save(temporary, format="PNG")
     paths = project.TRAIN_DATA, project.HOLDOUT_DATA, project.TEST_DATA
     for path, part in zip(paths, parts, strict=True):
         save_images(path, part, part=path.stem)

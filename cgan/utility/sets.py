@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from cgan.base.errors import CganError, DataError
-from cgan.data.images import Images, IntArray
+from cgan.data.arrays import IntArray
+from cgan.data.images import Images
 from cgan.quality.evaluate import HasModel, require_matching
 
 MAX_EQUAL_RATIO = 1.25  # of the largest class to the smallest: up to it classes are about equal

@@ -77,13 +77,13 @@ CSVS: list[Case] = [
     csv(
         GOOD.replace("\n2", "\n7"),
         r"\n  - row 1 \(line 2\), column label: .* from 0 to 2, found '7'(\n  - row.*){4}\nFix"
-        r".*factorize\(sort=True\)",
+        r".*numpy\.unique",
         classes=3,
     ),
     csv(GOOD.replace("\n2", "\n\x1b[2J1"), r"\n  - row 1 .*found '\\x1b\[2J1'"),
     csv(GOOD, r"expected 13 images.*found 12 of each of 3 classes\. Add", min_per_class=13),
     csv(GOOD, r"no image of class 3; 3 classes are found: 0, 1, 2\. Add", classes=4),
-    csv(GOOD.replace("\n2", "\n5"), "no image of class 2, 3, 4; .*factorize"),
+    csv(GOOD.replace("\n2", "\n5"), "no image of class 2, 3, 4; .*numpy.unique"),
     csv(GOOD, r"\n  - row 1 .* from 0 to 1, found '2'.*`class_names`", class_names=["a", "b"]),
     csv(GOOD.encode("utf-16"), "expected a CSV in UTF-8.* save it as “CSV UTF-8”"),
     csv(b"\x89PNG\r\n\x1a\n" + bytes(100), "expected a CSV.* binary"),
@@ -280,8 +280,7 @@ ODD: list[Case] = [
     album(
         {"a/wide.png": picture(size=(30, 20)), "b/4.png": picture(size=(12, 15))},
         r"26 images of 10 × 10 pixels.*Sizes: 10 × 10 \(a/0\.png\), 30 × 20 \(a/wide\.png\), 12 × 15 .*"
-        r"`data\.height: 10` and `data\.width: 10` to keep.*over a quarter in 1 of 26 .* in class a\. `data"
-        r"\.fit: pad`",
+        r"`data\.height: 10` and `data\.width: 10` to keep",
     ),
     (
         "own",
@@ -371,7 +370,7 @@ def with_nan(values: NDArray[Any]) -> NDArray[np.float64]:
         ({"pixels": PIXELS[:0], "labels": []}, "found none"),
         ({"labels": with_nan(LABELS)}, "labels: .* 1 of 56 to be NaN or None, in image 7 "),
         ({"labels": [None, *"ab" * 27, None]}, "2 of 56 to be NaN or None, in image 0, 55 "),
-        ({"labels": LABELS * 1.0}, "found float64. Convert them"),
+        ({"labels": LABELS * 1.0}, "found float64"),
         ({"labels": LABELS * 3}, "no image is of class 1, 2, 4, 5.*return_inverse.*`class_names`"),
         ({"pixels": PIXELS.reshape(56, -1)}, r"found \[56, 288\].*reshape\(-1, height, width\)"),
         ({"pixels": PIXELS[:, :2]}, r"found \[56, 2, 8, 12\]"),

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from cgan.data.images import Images, pixels_digest
+from cgan.data.arrays import pixels_digest
+from cgan.data.images import Images
 from cgan.data.read import mnist_sample
 from cgan.models.model_file import save_generator
 from cgan.models.networks import Architecture, build_generator

@@ -11,7 +11,8 @@ import numpy as np
 from typer import echo
 
 from cgan.base.errors import DataError, TrackingError
-from cgan.data.images import Images, image_digests, load_images
+from cgan.data.arrays import image_digests
+from cgan.data.images import Images, load_images
 from cgan.data.read import read_source
 from cgan.drawing.generator import Generator
 from cgan.params.sections import Params

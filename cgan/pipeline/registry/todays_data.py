@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from cgan.base.text import percent
-from cgan.data.images import Images, image_digests, joined
+from cgan.data.arrays import image_digests
+from cgan.data.images import Images, joined
 from cgan.models.model_file import load_tensors, save_tensors
 from cgan.params.sections import GateParams
 from cgan.pipeline.inputs import Inputs

@@ -14,8 +14,8 @@ log = logging.getLogger(__name__)
 
 # `mlflow_model` and all that it imports, except the registry. A test compares.
 DRAWING_CODE = (
-    *("__init__.py", "base/*.py", "data/__init__.py", "data/contact_sheet.py", "data/images.py"),
-    *("models/*.py", "drawing/*.py"),
+    *("__init__.py", "base/*.py", "models/*.py", "drawing/*.py"),
+    *("data/__init__.py", "data/arrays.py", "data/contact_sheet.py", "data/images.py"),
 )
 REQUIRED = "torch", "numpy", "pandas", "pillow", "safetensors"
 NOTE = """\
