@@ -1,7 +1,7 @@
 """The facts (metadata) in our files: of datasets, models and checkpoints. Needs no torch.
 
-The metadata of the safetensors file has a single entry, `cgan`: a JSON object, the facts. There is only one,
-because safetensors writes several in random order, and equal content must give equal bytes. The facts are
+The metadata of the safetensors file has a single entry, `cgan`, since safetensors writes several in random
+order, and equal content must give equal bytes: a JSON object, the facts:
 
 - `format`: the number of the format;
 - `kind`: what the file holds: `dataset`, `generator`, `discriminator`, `judge` or `checkpoint`;
@@ -24,6 +24,8 @@ from cgan.base.errors import ModelError
 FORMAT = 1
 # For messages: the command that fetches data and models that others made; DVC doesn't say how to begin.
 DVC_PULL = "`dvc pull` (no remote yet? `dvc remote add --default NAME URL`, docs/production.md)"
+# RuntimeError: torch's, of open and mmap.
+UNREADABLE = (OSError, MemoryError, RuntimeError, SafetensorError, ValueError, OverflowError)
 Facts = dict[str, Any]
 
 
@@ -35,11 +37,8 @@ def read_facts(path: Path | str, file_kind: str) -> Facts:
 
 @contextlib.contextmanager
 def open_tensors(path: Path, file_kind: str, framework: str) -> Iterator[tuple[Any, Facts]]:
-    """Open a file of the kind `file_kind`: safetensors' open file, and its facts.
-
-    Raises ModelError when the file is missing, truncated, damaged, foreign, or of another kind or format, and
-    when the machine cannot read it now: no permission, too many open files, no memory.
-    """
+    """Open a file of the kind `file_kind`: safetensors' open file, and its facts. Raises ModelError when it
+    is missing, damaged, foreign, of another kind or format, or cannot be read now."""
     try:
         path.open("rb").close()  # safetensors calls every file that it cannot open absent
         with safe_open(path, framework=framework, device="cpu") as file:
@@ -48,15 +47,7 @@ def open_tensors(path: Path, file_kind: str, framework: str) -> Iterator[tuple[A
         raise ModelError(
             f"{path}: not found. Make it with `dvc repro`, or fetch it with {DVC_PULL}."
         ) from None
-    # RuntimeError: torch's, of open and mmap
-    except (
-        OSError,
-        MemoryError,
-        RuntimeError,
-        SafetensorError,
-        ValueError,
-        OverflowError,
-    ) as error:
+    except UNREADABLE as error:
         raise ModelError(
             f"{path}: cannot be read ({' '.join(str(error).split())[:200]}). If it is damaged, make it again "
             "with `dvc repro --force`, or restore it with `dvc checkout --force`."
@@ -94,7 +85,6 @@ def _checked_facts(metadata: Mapping[str, str], file_kind: str, path: Path) -> F
 
 
 def damage_error(path: Path) -> ModelError:
-    """The error to raise for facts or tensors that differ from their digests."""
     return ModelError(
         f"{path}: the file is damaged: its facts or tensors don't match their digests. "
         "Restore it with `dvc checkout --force`, or make it again with `dvc repro --force`."

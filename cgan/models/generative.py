@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
+from pkgutil import resolve_name
 from typing import Any, ClassVar
 
 import torch
@@ -29,9 +30,8 @@ class GenerativeModel(nn.Module):
     """Draws an image of the class it is asked for. Another kind is a subclass in a module of its own, and a
     line in `cgan.models.kinds`. Its file holds `architecture` and the state dict.
 
-    `runs_in_browser`: whether a page can draw with it (`cgan.page.weights`); else a page shows drawings that
-    were made before. `legibility_param`: the param of `train` that, if raised, makes drawings easier to
-    recognise, but less varied; "" where there is none.
+    `runs_in_browser`: a page can draw with it (`cgan.page.weights`). `legibility_param`: the param of `train`
+    that, if raised, makes drawings easier to recognise, but less varied; "" where there is none.
     """
 
     architecture: ModelSizes
@@ -49,13 +49,13 @@ class GenerativeModel(nn.Module):
     def from_images(
         cls, images: Tensor, labels: Tensor, params: Mapping[str, Any]
     ) -> GenerativeModel:
-        """A model without a training, from images uint8 [N, C, H, W] of every class, their labels int64 [N],
-        and the params of `train`, some of which may be `auto`."""
+        """An untrained model of images uint8 [N, C, H, W] of every class, their labels int64 [N], and the
+        params of `train`, some of which may be `auto`."""
         raise AssertionError("a subclass that is not trained is made of images")
 
     @property
     def params(self) -> dict[str, Any]:
-        """The params of its kind, with a value for each `auto`, where it is made without a training."""
+        """The params of an untrained kind, with a value for each `auto`."""
         return {}
 
     @property
@@ -79,9 +79,8 @@ class GenerativeModel(nn.Module):
 
     @property
     def seconds_per_drawing(self) -> float:
-        """About how long a core takes for one; 0.0: next to nothing. It is reckoned from sizes and not
-        measured, so that decisions by it, such as how many drawings are judged, are the same on each
-        machine."""
+        """About how long a core takes for one; 0.0: next to nothing. It is reckoned from sizes, not measured,
+        so that decisions by it are the same on each machine."""
         return 0.0
 
     @property
@@ -91,10 +90,16 @@ class GenerativeModel(nn.Module):
 
     def draw(self, labels: Tensor, seed: int, progress: Progress = silent) -> Tensor:
         """One image per label: uint8 [N, C, H, W] on the CPU, for labels int64 [N]. It depends on the seed,
-        its position and its label alone, not on how many are drawn. What draws for long shows `progress`."""
+        its position and its label alone."""
         raise AssertionError("a subclass draws")
 
     def interpolation(self, labels: Tensor, steps: int, seed: int) -> Tensor | None:
         """Images on the same way from one latent to another, `steps` for each label: uint8 [N · steps, C, H,
         W]. None: it has no latents."""
         return None
+
+
+def class_of(kind: str) -> type[GenerativeModel]:
+    """The class of a kind in KINDS."""
+    found: type[GenerativeModel] = resolve_name(KINDS[kind].model)
+    return found

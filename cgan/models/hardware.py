@@ -1,10 +1,9 @@
 """Where and how torch computes: device, precision, determinism, and work in parts on threads.
 
-On the CPU a batch is worked on in parts, a thread and a core each, instead of by operators that split
-their own work. PyTorch's own threads spin while they wait for each other, many times in a step. Beside
-another busy process that costs far more than its share: 4,200 images/s fell to 60–800 in our
-measurements. Parts meet a few times a step, and sleep while they wait. Their number is a parameter, so
-the bits of a result do not depend on how many cores a machine has.
+On the CPU a batch is worked on in parts, a thread and a core each, instead of by operators that split their
+own work: PyTorch's threads spin while they wait for each other, and beside a busy process 4,200 images/s fell
+to 60–800. Parts meet a few times a step, and sleep while they wait. Their number is a parameter, so that a
+result's bits do not depend on how many cores a machine has.
 """
 
 import contextlib
@@ -24,9 +23,7 @@ from cgan.base.settings import setting
 
 _Network = TypeVar("_Network", bound=nn.Module)
 _Optimizer = TypeVar("_Optimizer", bound=torch.optim.Optimizer)
-# How many threads torch had before `parts_on_threads` began; None outside of it.
-_threads_outside: int | None = None
-
+_threads_outside: int | None = None  # that torch had before `parts_on_threads` began
 Map = Callable[..., Iterator[Any]]  # a function like `map`: the results for each item, in order
 
 
@@ -56,10 +53,8 @@ def choose_hardware(device: str, precision: str) -> Hardware:
 
 
 def find_device(name: str, setting_name: str) -> torch.device:
-    """The device `auto` (the first CUDA device, or else the CPU), `cpu`, `cuda`, `cuda:1` or `mps`.
-
-    Raises ParamsError where there is no such device; the message calls the setting `setting_name`.
-    """
+    """The device `auto` (the first CUDA device, or else the CPU), `cpu`, `cuda`, `cuda:1` or `mps`. Raises
+    ParamsError, with the name of the setting, where there is no such device."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -74,13 +69,11 @@ def find_device(name: str, setting_name: str) -> torch.device:
 
 
 def _has_bfloat16(device: torch.device) -> bool:
-    """True for a device that computes in bfloat16. Those without instructions for it, such as GPUs before
-    Ampere, emulate it, slower than float32."""
+    """True for a device that computes in bfloat16; GPUs before Ampere emulate it, slower than float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = getattr(
-        torch.cpu, "get_capabilities", dict[str, bool]
-    )()  # an older torch has none
+    # An older torch has none.
+    capabilities = getattr(torch.cpu, "get_capabilities", dict[str, bool])()
     return device.type == "cpu" and bool(
         capabilities.get("amx_tile") or capabilities.get("avx512_bf16")
     )
@@ -116,8 +109,8 @@ def deterministic() -> Iterator[None]:
 
 
 def exact_floats() -> contextlib.AbstractContextManager[None]:
-    """Have a GPU compute float32 in full: by default cuDNN rounds it to TF32's 10 bits of mantissa. So
-    drawings and measurements differ between devices by the order of sums alone."""
+    """Have a GPU compute float32 in full, which cuDNN rounds to TF32's 10 bits of mantissa: so drawings and
+    measurements differ between devices by the order of sums alone."""
     flags: contextlib.AbstractContextManager[None] = torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     )
@@ -125,8 +118,7 @@ def exact_floats() -> contextlib.AbstractContextManager[None]:
 
 
 def fits_in_memory(pixels: Tensor, device: torch.device) -> bool:
-    """True where the images take at most half of the GPU's free memory. A CPU and an Apple GPU use the host's
-    memory, which holds them already."""
+    """True where the images take at most half of a GPU's free memory; the host's holds them already."""
     return device.type != "cuda" or pixels.nbytes <= torch.cuda.mem_get_info(device)[0] / 2
 
 
@@ -143,10 +135,7 @@ def take_rows(images: Tensor, rows: Tensor, device: torch.device) -> Tensor:
 
 def without_compiler(optimizer: type[_Optimizer]) -> type[_Optimizer]:
     """The same optimizer, which does not import torch's compiler to keep out of its way: that takes 1.2 to 2
-    seconds of each process that trains, and nothing here is compiled.
-
-    torch keeps the plain functions under `__wrapped__`; where it does not, its own are used.
-    """
+    seconds of a process. torch keeps the plain functions under `__wrapped__`; else its own are used."""
 
     def plain(name: str) -> Any:
         method = getattr(optimizer, name)
@@ -154,9 +143,6 @@ def without_compiler(optimizer: type[_Optimizer]) -> type[_Optimizer]:
 
     methods = {"add_param_group": plain("add_param_group"), "step": torch.no_grad()(plain("step"))}
     return type(optimizer.__name__, (optimizer,), methods)
-
-
-# -- Work in parts ----------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -188,10 +174,8 @@ def copy_sharing_weights(network: _Network) -> _Network:
 
 
 def set_gradients(weights: Sequence[Tensor], part_gradients: Iterable[tuple[Tensor, ...]]) -> None:
-    """Set `.grad` of each weight to the sum over the parts, added in their order: the same bits each time.
-
-    `.grad` is a tensor with the weight's strides, which fused optimizers need; gradients are copied into it.
-    """
+    """Set `.grad` of each weight to the sum over the parts, added in their order: the same bits each time. It
+    has the weight's strides, which fused optimizers need."""
     sums = []
     for weight in weights:
         if weight.grad is None:
@@ -205,11 +189,8 @@ def set_gradients(weights: Sequence[Tensor], part_gradients: Iterable[tuple[Tens
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep the memory of freed tensors instead of giving it back to the kernel.
-
-    The activations of a step are freed, and needed again a step later. Giving them back in between would
-    cost a page fault for every 4 KiB. With another C library this does nothing.
-    """
+    """Have glibc keep the memory of freed tensors: a step's activations are needed again a step later, and
+    given back to the kernel in between, they would cost a page fault for every 4 KiB."""
     with contextlib.suppress(OSError, AttributeError):
         glibc = ctypes.CDLL("libc.so.6")
         m_mmap_threshold, m_trim_threshold = -3, -1  # numbers of the options, from malloc.h

@@ -1,14 +1,7 @@
 """The kinds of generators, a line for each. Needs no torch: params and model cards read it; a kind's class is
-loaded when a generator of it is made or read."""
+loaded when a generator of it is made or read (`cgan.models.generative.class_of`)."""
 
-from __future__ import annotations
-
-import pkgutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from cgan.models.generative import GenerativeModel
 
 CAUTION = (
     "This generator is not trained: its file is the training images, and its drawings are put together from "
@@ -18,9 +11,8 @@ CAUTION = (
 
 @dataclass(frozen=True)
 class GeneratorKind:
-    """`title`: on a model card. `model`: where its class stands, a subclass of `GenerativeModel`.
-    `is_trained`: in the loop of `cgan.training`; else it is made of the images at once.
-    `holds_training_images`: its file does. `params`: those of `train` that no other kind has."""
+    """`title`: on a model card. `model`: its class, a subclass of `GenerativeModel`. `is_trained`: by
+    `cgan.training`; else it is made of the images at once. `params`: those of `train` that it alone has."""
 
     title: str
     model: str
@@ -32,10 +24,6 @@ class GeneratorKind:
     def caution(self) -> str:
         """A warning for whoever passes the file or a drawing on; "" of a generator of learnt weights."""
         return CAUTION if self.holds_training_images else ""
-
-    def load(self) -> type[GenerativeModel]:
-        found: type[GenerativeModel] = pkgutil.resolve_name(self.model)
-        return found
 
 
 GAN = "A conditional DCGAN"

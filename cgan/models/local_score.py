@@ -25,9 +25,7 @@ from cgan.models.generative import GenerativeModel, ModelSizes
 from cgan.models.hardware import available_threads, parts_on_threads
 from cgan.models.sampling import to_uint8
 
-# The settings were tried as a whole, on CIFAR-10, clothes and tiles (docs/what-did-not-pay.md). Single
-# numbers were chosen by hand.
-
+# The settings were tried as a whole, on CIFAR-10, clothes and tiles; single numbers were chosen by hand.
 # -- Noise and windows
 SIGMA_MAX = 20.0  # the noise of the first step, for images of REFERENCE_SIDE
 REFERENCE_SIDE = 32  # pixels
@@ -63,21 +61,22 @@ SECONDS_PER_STEP, SECONDS_PER_VALUE = 1.5e-3, 2.8e-9
 
 @dataclass(frozen=True)
 class LocalScoreSettings:
-    """Settings of the drawing. The noise `sigma_max` and `sigma_min` has the unit of pixels from -1 to 1."""
+    """Settings of the drawing.
+
+    The noise goes from `sigma_max` to `sigma_min`, in the unit of pixels from -1 to 1, by the schedule of
+    Karras et al. (arXiv:2206.00364, equation 5) with the exponent `rho`. `cap`: the largest share of a
+    drawing, its pixels weighted by `pixel_variance`, that may come from one image; more where a class has
+    fewer than five. `sources`: images of the class, picked at random, that a drawing is made from. Larger
+    windows (`window_scale`) make drawings more legible, and nearer to training images.
+    """
 
     steps: int = 12
     sigma_max: float = SIGMA_MAX
     sigma_min: float = 0.03
     rho: float = 7.0
-    """The noise levels go from `sigma_max` to `sigma_min` by the schedule of Karras et al. (arXiv:2206.00364,
-    equation 5), with this exponent."""
     cap: float = 0.3
-    """At most this share of a drawing, each pixel weighted by `pixel_variance`, may come from one image; more
-    where a class has fewer than five."""
     sources: int = 250
-    """Images of the class, picked at random, that one drawing is made from."""
     window_scale: float = SMALL_IMAGE_SCALE
-    """Larger windows: more legible drawings, nearer to training images."""
 
 
 @dataclass(frozen=True)
@@ -144,10 +143,6 @@ class LocalScoreSampler(GenerativeModel):
         return SECONDS_PER_STEP * self.settings.steps + SECONDS_PER_VALUE * values
 
     def draw(self, labels: Tensor, seed: int, progress: Progress = silent) -> Tensor:
-        """One image per label: uint8 [M, C, H, W] on the CPU, for labels int64 [M], each with images.
-
-        On one device equal (seed, position, label) are equal images.
-        """
         rows_of_class = {
             int(label): (self.labels == label).nonzero()[:, 0] for label in labels.unique()
         }
@@ -184,7 +179,7 @@ class LocalScoreSampler(GenerativeModel):
 
 
 def _rng(seed: int, position: int) -> torch.Generator:
-    """The random generator of a drawing. numpy mixes both numbers; torch takes 63 bits of the mix."""
+    """The random generator of a drawing: numpy mixes both numbers, and torch takes 63 bits of the mix."""
     state = np.random.SeedSequence((seed % 2**64, position)).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0]) >> 1)
 
@@ -208,8 +203,8 @@ def window_side(sigma: float, height: int, width: int, scale: float) -> int:
 
 def pixel_variance(sources: Tensor) -> Tensor:
     """The variance of sources uint8 [N, C, H, W] at each pixel, summed over channels, float32 [H, W]; 1
-    everywhere if none differ. The cap weighs pixels by it, so that a plain background, which all images have,
-    weighs nothing. If pixels had equal weights, one image could make everything but the background."""
+    everywhere if none differ. The cap weighs pixels by it: with equal weights, one image could make
+    everything but a plain background, which all images have."""
     variance = sources.float().var(dim=0, correction=0).sum(dim=0)
     return variance if variance.any() else torch.ones_like(variance)
 
@@ -225,8 +220,8 @@ def denoise(
     W], whose `pixel_variance` is `source_variance`.
 
     Each window has a weight for each source, a softmax of minus the squared distance over 2σ². A pixel is the
-    mean of the sources' pixels there, by the mean weights of the windows in whose middle it lies. If whole
-    windows were averaged, more of them would disagree, and drawings would be foggy.
+    mean of the sources' pixels there, by the mean weights of the windows in whose middle it lies: averages of
+    whole windows would be foggy.
     """
     down, across = windows_of(noisy, sigma, settings)
     logits = window_distances(noisy, sources, down, across).div_(-2 * sigma**2)
@@ -250,11 +245,8 @@ def nearest_sources(
 
 
 class Windows:
-    """The windows along one side of an image, cut at the ends; float32 [windows, pixels].
-
-    `in_window` is 1 where a window sees a pixel. `mixing` is each window's share in making a pixel: equal
-    shares for those in whose middle it lies.
-    """
+    """The windows along one side of an image, cut at the ends; float32 [windows, pixels]. `in_window`: 1
+    where a window sees a pixel. `mixing`: its share in making one, equal for those in whose middle it is."""
 
     def __init__(self, length: int, side: int, device: torch.device) -> None:
         max_stride = max(1, math.floor(side * MAX_STRIDE_FRACTION))
@@ -278,8 +270,7 @@ def windows_of(
 
 
 def window_distances(noisy: Tensor, sources: Tensor, down: Windows, across: Windows) -> Tensor:
-    """Squared distances of the sources to `noisy` in each window, float32 [N, windows down, windows
-    across]."""
+    """Squared distances of the sources to `noisy` in each window, float32 [N, windows down, across]."""
     noisy_in_bytes = (noisy + 1) * 127.5  # the unit of the sources, so that these need no scaling
     scaled_down = down.in_window / 127.5**2  # scales the sums instead
     distances = []
@@ -296,11 +287,10 @@ def _images_at_once(image: Tensor) -> int:
 
 def capped_softmax(logits: Tensor, cap: float, importance: Tensor) -> tuple[Tensor, Tensor]:
     """The softmax of `logits` [N, h, w] over N sources in each of h · w windows, in which no source has more
-    than the share `cap` of all weight. `importance` [h, w], whose sum is 1, says how much each window counts.
+    than the share `cap` of all weight: the rows of the sources that have weight, and weights [rows, h, w].
 
-    Returns the rows of the sources that have weight, and their weights [rows, h, w]. `logits` are
-    overwritten: those of a source with too much weight are lowered by a constant, which leaves it the share
-    `cap`. With few sources the cap is higher: MIN_CAP_FACTOR / N.
+    `importance` [h, w], whose sum is 1, says how much each window counts. `logits` are overwritten: those of
+    a source with too much weight are lowered by a constant. The cap is at least MIN_CAP_FACTOR / N.
     """
     cap = min(1.0, max(cap, MIN_CAP_FACTOR / len(logits)))
     for _ in range(MAX_CAP_ROUNDS):
@@ -330,8 +320,7 @@ def _softmax(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _logit_reduction(lead: Tensor, cap: float, importance: Tensor) -> Tensor:
     """The constant c for which the mean of sigmoid(lead - c), weighted by `importance`, is `cap`.
 
-    `lead` [h, w] is a source's logits less the logsumexp of all others, so sigmoid(lead) is its softmax. The
-    mean falls as c grows, so c is searched for on ever finer grids.
+    `lead` [h, w] is a source's logits less the logsumexp of all others, so sigmoid(lead) is its softmax.
     """
     lead, importance = lead.flatten(), importance.flatten()
     # At `high` all sigmoids are below e**-20.
@@ -344,16 +333,10 @@ def _logit_reduction(lead: Tensor, cap: float, importance: Tensor) -> Tensor:
     return high
 
 
-# --- What suits given images ----------------------------------------------------------------------
-
-
 def suitable_settings(height: int, width: int) -> LocalScoreSettings:
-    """Settings that suit images of this size.
-
-    Large windows draw legible images, and copies; the larger the images, the larger they may be. Weights
-    depend on squared distances over σ², and squared distances grow with the number of pixels: noise that
-    grows with the side leaves the weights as they are.
-    """
+    """Settings that suit images of this size. The larger the images, the larger windows may be before they
+    make copies. Weights depend on squared distances over σ², which grow with the number of pixels: noise that
+    grows with the side leaves them as they are."""
     side = math.sqrt(height * width)
     return LocalScoreSettings(
         sigma_max=round(SIGMA_MAX * max(1.0, side / REFERENCE_SIDE), 1),
@@ -362,9 +345,8 @@ def suitable_settings(height: int, width: int) -> LocalScoreSettings:
 
 
 def may_be_photographs(pixels: Tensor) -> bool:
-    """True for images in colour, or grey without a plain background, which sketches and characters have.
-    In photographs the checkerboard of a GAN's transposed convolutions would show (Odena et al., Distill
-    2016)."""
+    """True for images in colour, or grey without a plain background. In photographs the checkerboard of a
+    GAN's transposed convolutions would show (Odena et al., Distill 2016)."""
     largest_count = int(pixels.flatten().bincount().max())  # of pixels of one value
     has_background = largest_count >= MIN_BACKGROUND_SHARE * pixels.numel()
     return pixels.shape[1] == 3 or not has_background

@@ -3,9 +3,8 @@
 Both have one format; `cgan.models.file_facts` says what the facts are.
 """
 
-import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
@@ -17,8 +16,7 @@ from torch import Tensor, nn
 from cgan.base.errors import CganError, ModelError
 from cgan.base.files import replacing
 from cgan.models.file_facts import FORMAT, Facts, damage_error, facts_metadata, open_tensors
-from cgan.models.generative import GenerativeModel
-from cgan.models.kinds import KINDS
+from cgan.models.generative import GenerativeModel, class_of
 from cgan.models.networks import (
     Architecture,
     DiscriminatorNetwork,
@@ -28,10 +26,11 @@ from cgan.models.networks import (
 
 # Errors of building a network from a damaged architecture, or of weights that do not fit.
 MISFIT_ERRORS = (CganError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError)
+NamedTensors = Mapping[str, Tensor]  # by their names
 _Network = TypeVar("_Network", bound=nn.Module)
 
 
-def digest_of(tensors: Mapping[str, Tensor]) -> str:
+def digest_of(tensors: NamedTensors) -> str:
     """sha256 over names, types, shapes and bytes, in the order of the names."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
@@ -41,9 +40,7 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def save_tensors(
-    path: Path | str, file_kind: str, tensors: Mapping[str, Tensor], facts: Facts
-) -> None:
+def save_tensors(path: Path | str, file_kind: str, tensors: NamedTensors, facts: Facts) -> None:
     """Write atomically; `facts` must be plain JSON."""
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     metadata = facts_metadata({**facts, "kind": file_kind, "digest": digest_of(plain)})
@@ -53,10 +50,7 @@ def save_tensors(
 
 
 def load_tensors(path: Path | str, file_kind: str) -> tuple[dict[str, Tensor], Facts]:
-    """Read and check a file of ours. Tensors are on the CPU whatever device wrote them.
-
-    Raises as `cgan.models.file_facts.open_tensors` does.
-    """
+    """The tensors of a file, on the CPU, and its facts, checked. Raises as `open_tensors` does."""
     with open_tensors(Path(path), file_kind, "pt") as (file, facts):
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if digest_of(tensors) != facts["digest"]:
@@ -78,18 +72,18 @@ def generator_facts(model: GenerativeModel, facts: Facts) -> Facts:
 
 def load_generator(path: Path | str) -> tuple[GenerativeModel, Facts]:
     """A generator in eval mode on the CPU, and the facts of its file."""
-    tensors, facts = load_tensors(path, "generator")
-    with _fitting(path, "generator"):
-        architecture = facts["architecture"]
-        kind = KINDS[architecture["kind"]].load()
-        return kind.from_file(architecture, tensors).eval(), facts
+
+    def build(architecture: Facts, tensors: NamedTensors) -> GenerativeModel:
+        return class_of(architecture["kind"]).from_file(architecture, tensors)
+
+    return load_network(path, "generator", build)
 
 
 def save_discriminator(
     path: Path | str, network: DiscriminatorNetwork | None, facts: Facts
 ) -> None:
     """Write a discriminator, as `load_discriminator` reads it; without one, a file without tensors."""
-    tensors: Mapping[str, Tensor] = network.state_dict() if network else {}
+    tensors: NamedTensors = network.state_dict() if network else {}
     architecture = asdict(network.architecture) if network else None
     facts = {"architecture": architecture, "torch": torch.__version__, **facts}
     save_tensors(path, "discriminator", tensors, facts)
@@ -100,23 +94,21 @@ def load_discriminator(path: Path | str) -> tuple[DiscriminatorNetwork | None, F
     tensors, facts = load_tensors(path, "discriminator")
     if not tensors and facts.get("architecture", ...) is None:
         return None, facts
-    return load_network(path, "discriminator", lambda a: build_discriminator(Architecture(**a)))
+
+    def build(architecture: Facts, tensors: NamedTensors) -> DiscriminatorNetwork:
+        return with_weights(lambda: build_discriminator(Architecture(**architecture)), tensors)
+
+    return load_network(path, "discriminator", build)
 
 
 def load_network(
-    path: Path | str, file_kind: str, build: Callable[[Facts], _Network]
+    path: Path | str, file_kind: str, build: Callable[[Facts, NamedTensors], _Network]
 ) -> tuple[_Network, Facts]:
-    """The network that `build` makes of the file's architecture, with the weights of the file."""
+    """The network that `build` makes of the file's architecture and tensors, in eval mode; and the facts.
+    Raises ModelError where the two do not fit each other."""
     tensors, facts = load_tensors(path, file_kind)
-    with _fitting(path, file_kind):
-        return with_weights(lambda: build(facts["architecture"]), tensors).eval(), facts
-
-
-@contextlib.contextmanager
-def _fitting(path: Path | str, file_kind: str) -> Iterator[None]:
-    """Raise ModelError where architecture and tensors do not fit each other."""
     try:
-        yield
+        return build(facts["architecture"], tensors).eval(), facts
     except MISFIT_ERRORS as error:
         raise ModelError(
             f"{path}: the architecture and tensors in the file are not those of a {file_kind} "

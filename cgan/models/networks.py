@@ -27,18 +27,17 @@ from torch.nn import functional as F  # noqa: N812
 from cgan.base.errors import ParamsError
 from cgan.base.progress import Progress, silent
 from cgan.base.settings import setting
-from cgan.models import sampling
-from cgan.models.generative import GenerativeModel, ModelSizes
-from cgan.models.kinds import KINDS
+from cgan.models.generative import GenerativeModel, ModelSizes, class_of
+from cgan.models.hardware import available_threads, exact_floats, parts_on_threads
+from cgan.models.sampling import CHUNK, draw_latents, interpolate_latents, to_uint8
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
 class Architecture(ModelSizes):
-    """All that is needed to build a network again."""
+    """All that is needed to build a network again. `features`: channels of the largest maps."""
 
-    # Channels of the largest maps: `train.generator_width` or `train.discriminator_width`.
     features: int
     latent_dim: int = 0
     max_features: int = 4096
@@ -46,16 +45,16 @@ class Architecture(ModelSizes):
 
 
 def _halvings(height: int, width: int) -> int:
-    """Times that the sides are halved from the image to the smallest map: until the longer side has at most 8
-    pixels (28 → 7: twice), and at least twice; but not below one pixel on the shorter side."""
+    """Times that the sides are halved from the image to the smallest map: twice or more, until the longer one
+    has at most 8 pixels (28 → 7: twice), but not below one pixel on the shorter one."""
     wanted = max(2, math.ceil(math.log2(max(height, width) / 8)))
     possible = int(math.log2(min(height, width)))
     return min(wanted, possible)
 
 
 def _map_features(a: Architecture, halvings: int) -> int:
-    """The channels of a map, whose sides are those of the largest maps halved `halvings` times: each halving
-    doubles the channels, up to `max_features`."""
+    """The channels of a map, by how often its sides are halved from the largest maps: each halving doubles
+    them, up to `max_features`."""
     features: int = a.features * 2**halvings
     return min(features, max(a.features, a.max_features))
 
@@ -98,13 +97,36 @@ class GeneratorNetwork(_Network, GenerativeModel):
         raise AssertionError("build_generator() makes the network")
 
     def draw(self, labels: Tensor, seed: int, progress: Progress = silent) -> Tensor:
-        latents = sampling.draw_latents(seed, len(labels), self.architecture.latent_dim)
-        return sampling.render(self, latents, labels.to(self.device))
+        latents = draw_latents(seed, len(labels), self.architecture.latent_dim)
+        return self.render(latents, labels.to(self.device))
 
     def interpolation(self, labels: Tensor, steps: int, seed: int) -> Tensor:
-        start, end = sampling.draw_latents(seed, 2, self.architecture.latent_dim)
-        path = sampling.interpolate_latents(start, end, steps).repeat(len(labels), 1)
-        return sampling.render(self, path, self.condition(labels.repeat_interleave(steps)))
+        start, end = draw_latents(seed, 2, self.architecture.latent_dim)
+        path = interpolate_latents(start, end, steps).repeat(len(labels), 1)
+        return self.render(path, self.condition(labels.repeat_interleave(steps)))
+
+    def render(self, latents: Tensor, condition: Tensor) -> Tensor:
+        """Images uint8 [N, C, H, W] on the CPU, of latents and conditions (or labels), in eval mode. There
+        each thread works on a chunk of its own: the same bits, faster when another process takes a core."""
+        assert not self.training, (
+            "drawing needs eval mode: padding would enter the batch statistics"
+        )
+        parts = available_threads() if condition.device.type == "cpu" else 1
+        chunks = zip(latents.split(CHUNK), condition.split(CHUNK), strict=True)
+        with exact_floats(), parts_on_threads(parts) as parallel:
+            return torch.cat(list(parallel(self._render_chunk, chunks)))
+
+    @torch.inference_mode()
+    def _render_chunk(self, chunk: tuple[Tensor, Tensor]) -> Tensor:
+        latents, condition = chunk
+        count, missing = len(latents), CHUNK - len(latents)
+        if not condition.is_floating_point():
+            condition = self.condition(condition)
+        images = self.from_condition(
+            F.pad(latents.to(condition.device), (0, 0, 0, missing)),
+            F.pad(condition, (0, 0, 0, missing)),
+        )
+        return to_uint8(images[:count]).cpu()
 
 
 class DiscriminatorNetwork(_Network):
@@ -122,9 +144,8 @@ def conv_transpose_to_images(maps: Tensor, weight: Tensor, height: int, width: i
     """Transposed convolution of maps [N, F, h, w] by `weight` [F, C, 4, 4], stride 2, padding 1 → float32
     [N, C, height, width]. It also takes a gradient back through a convolution with this weight.
 
-    oneDNN's kernels are made for many output channels, and images have few. So on the CPU each pixel is
-    multiplied by the whole 4×4 kernel, and the results that overlap are added up (`fold`): the same sums in
-    half the time. Without it a training takes 8 % longer.
+    oneDNN's kernels are made for many output channels, and images have few. On the CPU each pixel is
+    multiplied by the whole kernel, and results that overlap are added up: a training is 8 % shorter.
     """
     count, features, rows, columns = maps.shape
     if maps.device.type != "cpu":
@@ -136,8 +157,7 @@ def conv_transpose_to_images(maps: Tensor, weight: Tensor, height: int, width: i
 
 
 class ConvTransposeToImages(nn.ConvTranspose2d):
-    """The generator's last layer: a transposed convolution, 4×4 with stride 2, to the one or three channels
-    of an image. The same as torch's, but faster on the CPU, and float32."""
+    """The generator's last layer, 4×4 with stride 2: as torch's, but faster on the CPU, and float32."""
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         assert self.bias is not None
@@ -151,8 +171,8 @@ class ConvGenerator(GeneratorNetwork):
     - `deconv` doubles the sides by transposed convolutions;
     - `upsample` repeats pixels and convolves, which shows no checkerboard (Odena et al., Distill 2016).
 
-    A linear layer does the work of DCGAN's first transposed convolution in a tenth of its time, and
-    its output is read as NHWC, so that the maps are channels-last without a copy.
+    The linear layer does the work of DCGAN's first transposed convolution in a tenth of its time; its output
+    is read as NHWC, so that the maps are channels-last without a copy.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -195,15 +215,13 @@ class ConvGenerator(GeneratorNetwork):
 class ProjectionDiscriminator(DiscriminatorNetwork):
     """Strided 4×4 convs → 3×3 conv → one linear layer with 1 + 2·classes outputs: the score without the
     label, the projection on each class, and the logit of each class. An image's logit is this score, plus the
-    projection on its label's class, plus `class_logit_weight` times the logit of that class.
+    projection on its label's class, plus `class_logit_weight` times the logit of that class, from which the
+    generator learns to draw classes that can be told apart.
 
-    The projection of Miyato and Koyama is the inner product of the features φ(x), which the convolutions make
-    of an image, with an embedding of its class. A linear layer's output for a class is just that, with the
-    class's row of weights as its embedding, and a bias. All classes are computed, and the label's is taken.
-
-    From the class logit the generator learns to draw classes that can be told apart. There is no batch norm,
-    so fakes and reals can share a batch, both networks can learn from one pass, and R1 is exact for each
-    image.
+    The projection of Miyato and Koyama is the inner product of an image's features with an embedding of its
+    class: a linear layer's output for the class, the row of weights being the embedding, and a bias.
+    There is no batch norm, so fakes and reals can share a batch, both networks can learn from one pass, and
+    R1 is exact for each image.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -333,7 +351,7 @@ DISCRIMINATORS: dict[str, type[DiscriminatorNetwork]] = {
 
 def build_generator(architecture: Architecture) -> GeneratorNetwork:
     """A generator with fresh weights from torch's global RNG."""
-    kind = cast("type[GeneratorNetwork]", KINDS[architecture.kind].load())
+    kind = cast("type[GeneratorNetwork]", class_of(architecture.kind))
     return channels_last(kind(architecture))
 
 

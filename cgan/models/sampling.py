@@ -1,16 +1,12 @@
-"""A seed and labels → pictures: drawings, grids, interpolations, PNG.
+"""Before a network and behind it: a seed → latents; images → pixels, pictures, PNG.
 
-The network always gets CHUNK images at once, the last chunk padded, and each chunk's latents are one call of
+A network always gets CHUNK images at once, the last chunk padded, and each chunk's latents are one call of
 `torch.randn`. So an image depends on the seed, its position and its label alone, not on how many are drawn:
 float arithmetic and `torch.randn` both change a little with the number of rows.
 """
 
-from __future__ import annotations
-
 import io
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,10 +16,6 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from cgan.base.files import write_bytes
-from cgan.models.hardware import available_threads, exact_floats, parts_on_threads
-
-if TYPE_CHECKING:
-    from cgan.models.networks import GeneratorNetwork
 
 CHUNK = 64  # images; another number would give other latents, and with them other drawings
 Picture = NDArray[np.uint8]
@@ -36,33 +28,6 @@ def draw_latents(seed: int, count: int, latent_dim: int) -> Tensor:
     rng = torch.Generator().manual_seed(seed)
     chunks = [torch.randn(CHUNK, latent_dim, generator=rng) for _ in range(0, count, CHUNK)]
     return torch.cat(chunks)[:count]
-
-
-def render(network: GeneratorNetwork, latents: Tensor, condition: Tensor) -> Tensor:
-    """Images uint8 [N, C, H, W] on the CPU, of latents and conditions (or labels), by a network in eval mode.
-
-    On the CPU each thread works on a chunk of its own, instead of all on one: that is bit for bit
-    the same, and several times faster when another process takes a core away.
-    """
-    assert not network.training, "drawing needs eval mode: padding would enter the batch statistics"
-    parts = available_threads() if condition.device.type == "cpu" else 1
-    chunks = zip(latents.split(CHUNK), condition.split(CHUNK), strict=True)
-    with exact_floats(), parts_on_threads(parts) as parallel:
-        return torch.cat(list(parallel(partial(_render_chunk, network), chunks)))
-
-
-@torch.inference_mode()
-def _render_chunk(network: GeneratorNetwork, chunk: tuple[Tensor, Tensor]) -> Tensor:
-    """Images uint8 [N, C, H, W] of N latents and conditions (or labels), in one pass over CHUNK rows."""
-    latents, condition = chunk
-    count, missing = len(latents), CHUNK - len(latents)
-    if not condition.is_floating_point():
-        condition = network.condition(condition)
-    images: Tensor = network.from_condition(
-        F.pad(latents.to(condition.device), (0, 0, 0, missing)),
-        F.pad(condition, (0, 0, 0, missing)),
-    )
-    return to_uint8(images[:count]).cpu()
 
 
 def to_uint8(images: Tensor) -> Tensor:

@@ -30,8 +30,8 @@ from cgan.models.hardware import (
     take_rows,
     without_compiler,
 )
-from cgan.models.model_file import load_network, save_tensors
-from cgan.models.networks import channels_last
+from cgan.models.model_file import NamedTensors, load_network, save_tensors
+from cgan.models.networks import channels_last, with_weights
 from cgan.params.sections import JudgeParams
 from cgan.quality.proportions import mean_share, wilson_interval
 
@@ -293,9 +293,9 @@ def load_judge(path: Path | str) -> tuple[Judge, Facts]:
     return judge, facts
 
 
-def _judge_of(facts: Facts) -> Judge:
+def _judge_of(facts: Facts, tensors: NamedTensors) -> Judge:
     if facts["version"] != NETWORK_VERSION:
         raise ValueError(
             f"expected a judge of version {NETWORK_VERSION}, found version {facts['version']}"
         )
-    return Judge(facts["classes"], facts["channels"], facts["width"])
+    return with_weights(lambda: Judge(facts["classes"], facts["channels"], facts["width"]), tensors)

@@ -44,7 +44,7 @@ def test_two_seeds_share_no_latents_and_draw_uses_these() -> None:
     assert len({chunk.numpy().tobytes() for chunk in chunks}) == 16
     network, labels = network_of("deconv"), torch.arange(CHUNK + 5) % 10
     latents, condition = draw_latents(7, len(labels), 6), network.condition(labels)
-    assert torch.equal(sampling.render(network, latents, condition), network.draw(labels, 7))
+    assert torch.equal(network.render(latents, condition), network.draw(labels, 7))
 
 
 def test_minus_one_to_one_becomes_0_to_255_to_the_nearest() -> None:

@@ -15,7 +15,7 @@ from cgan.base.errors import CganError
 from cgan.drawing.class_names import Classes
 from cgan.drawing.generator import Generator
 from cgan.models.networks import Architecture, GeneratorNetwork, build_generator
-from cgan.models.sampling import draw_latents, render
+from cgan.models.sampling import draw_latents
 from cgan.page.assemble import play_page
 
 LATENT = 12
@@ -85,7 +85,7 @@ def test_the_page_draws_the_pixels_of_torch(
     latents, labels = torch.randn(10, LATENT), torch.arange(10)
     network = generator.model
     assert isinstance(network, GeneratorNetwork)
-    expected = render(network, latents, network.condition(labels))
+    expected = network.render(latents, network.condition(labels))
     asked = f"{json.dumps(latents.tolist())}, {labels.tolist()}"
     found = page.run(f"cgan.draw({asked}).map((drawing) => Array.from(drawing))")
     assert_alike(np.array(found), expected.flatten(1).numpy())
@@ -97,7 +97,7 @@ def test_half_a_morph_is_the_mean_of_two_conditions(page: Visitor, tmp_path: Pat
     network = generator.model
     assert isinstance(network, GeneratorNetwork)
     condition = network.condition(torch.tensor([2, 9])).mean(dim=0, keepdim=True)
-    expected = render(network, draw_latents(5, 1, LATENT), condition)
+    expected = network.render(draw_latents(5, 1, LATENT), condition)
     assert_alike(page.pixels("morph"), side_by_side(expected[:, 0]))
     assert page.label("morph") == "50 % of the way from 2 to 9"
 
