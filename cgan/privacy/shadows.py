@@ -19,7 +19,7 @@ from cgan.params.sections import TrainChoices
 from cgan.privacy.membership import BoolArray
 from cgan.training.auto import Choice, choose
 from cgan.training.fingerprint import determining_facts
-from cgan.training.loop import train_or_make
+from cgan.training.loop import train_chosen
 from cgan.utility.sets import assign_folds
 
 ATTACKED_DRAWINGS = 10_000  # at least: an attacker may ask for many
@@ -41,7 +41,7 @@ class Shadow:
     def drawings(self, labels: Tensor, progress: Progress) -> Images:
         """Its drawings of these labels. A training goes on from what its folder has."""
         bar = partial(progress, self.name, images_per_step=self.choice.params.batch_size)
-        made = train_or_make(self.images, self.choice, folder=self.folder, progress=bar)
+        made = train_chosen(self.images, self.choice, folder=self.folder, progress=bar)
         pixels = made.generator.draw(labels, self.seed, progress)
         return Images(pixels, labels, self.images.class_names, notes=())
 

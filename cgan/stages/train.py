@@ -41,7 +41,7 @@ from cgan.stages.origin import keep_source, origin_tags, project_tree, run_name
 from cgan.stages.runner import log, run_stage
 from cgan.training.auto import choose
 from cgan.training.fingerprint import determining_facts
-from cgan.training.loop import TrainingResult, train_or_make, training_facts
+from cgan.training.loop import TrainingResult, train_chosen, training_facts
 from cgan.training.records import write_records
 from cgan.training.state import HISTORY_COLUMNS, PROBE_COLUMNS
 
@@ -75,7 +75,7 @@ def main() -> None:
         keep_source(tree)
         with tracked_training(folder, training) as tracker:
             log.info("Curves as they come: `cgan ui`, run %s.", training["run_name"])
-            trained = train_or_make(
+            trained = train_chosen(
                 images,
                 choice,
                 judge=judge,

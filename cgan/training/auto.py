@@ -21,7 +21,7 @@ from cgan.base.errors import DataError
 from cgan.base.settings import setting
 from cgan.base.text import listed, percent
 from cgan.data.images import Images
-from cgan.models.generative import GenerativeModel
+from cgan.models.generative import GenerativeModel, class_of
 from cgan.models.kinds import KINDS
 from cgan.models.local_score import may_be_photographs
 from cgan.params.sections import TrainChoices, TrainParams
@@ -43,11 +43,8 @@ PARAMS_FOR_HARD_IMAGES = {
     "updates": "two_passes",
     "total_kimg": 190.0,
 }
-# `max_shift` for hard images, as a fraction of the shorter side.
-SHIFT_FRACTION = 0.07
-# Pixels: in smaller images the shifted edge is too much of the whole (digits of 8×8 lose by a shift of one
-# pixel).
-MIN_SIDE_TO_SHIFT = 16
+SHIFT_FRACTION = 0.07  # `max_shift` for hard images, as a fraction of the shorter side
+MIN_SIDE_TO_SHIFT = 16  # pixels: in smaller images the shifted edge is too much of the whole
 # The demo has no such terms in its losses.
 NONE_OF_DEMO = {
     "auxiliary_discriminator": 0.0,
@@ -59,31 +56,29 @@ NONE_OF_DEMO = {
 # `Neighbours.distance`, between 5,000 digits (.51) and 1,000 (.56), which are hard.
 MAX_EASY_DISTANCE = 0.53
 # How often the nearest image is of another class, over how often by chance: with more, classes are hard to
-# tell apart. Chosen by hand, from digits (.06 of them, chance .9: .07 here) and photographs (.72 of them, so
-# .8).
+# tell apart. Chosen by hand: digits have .07, photographs .8.
 MAX_EASY_OTHER_CLASS = 0.5
-# `auto` takes no sampler that needs more than MAX_JUDGED_DRAWINGS_S seconds of a core to draw the fewest
-# images that are judged: so many of each class. Chosen by hand.
-FEWEST_JUDGED_PER_CLASS = 100
-MAX_JUDGED_DRAWINGS_S = 1200.0
-# To bound the time: the images whose neighbours are looked for, at most, among at most MAX_SAMPLE.
-MAX_NEIGHBOURS_SOUGHT = 1000
-MAX_SAMPLE = 4000
+# `auto` takes no sampler that needs more seconds of a core to draw so many of each class, the fewest that are
+# judged. Chosen by hand.
+MAX_JUDGED_DRAWINGS_S, FEWEST_JUDGED_PER_CLASS = 1200.0, 100
+# To bound the time: the images whose neighbours are looked for, among how many.
+MAX_NEIGHBOURS_SOUGHT, MAX_SAMPLE = 1000, 4000
 COMPARED_SIDE = 32  # pixels: larger images are made smaller, so that MAX_SAMPLE fit into memory
 RESIZED_AT_ONCE = 100  # images
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The params of a training with a value for each `auto`, and the reasons."""
+    """The params of a training with a value for each `auto`.
+
+    `explanation`: these values, and what in the images decided them; "" without any `auto`. `advice`: what to
+    know or do about such images, or "". `model`: made of them, not trained; None: a GAN is trained.
+    """
 
     params: TrainParams
     explanation: str
-    """The values in the place of `auto`, and what in the images decided them; "" without any `auto`."""
     advice: str
-    """What to know or do about such images; "" where there is nothing to say."""
     model: GenerativeModel | None = None
-    """Made of these images, and not trained; None: a GAN is trained."""
 
 
 def choose(params: TrainChoices, images: Images) -> Choice:
@@ -91,11 +86,12 @@ def choose(params: TrainChoices, images: Images) -> Choice:
     unless the params say which generator, or how long to train. Raises DataError where params ask for a kind
     that is not trained and a class has no images."""
     if params.generator != "auto":
-        is_trained = KINDS[params.generator].is_trained
-        return choose_gan(params, images) if is_trained else make(params.generator, params, images)
+        if KINDS[params.generator].is_trained:
+            return choose_gan(params, images)
+        return choose_untrained(params.generator, params, images)
     suits_sampler = not images.classes_without_images and may_be_photographs(spread_sample(images))
     if suits_sampler and params.total_kimg == "auto":
-        choice = make("local_score", params, images)
+        choice = choose_untrained("local_score", params, images)
         drawings = FEWEST_JUDGED_PER_CLASS * images.classes
         if choice.model and drawings * choice.model.seconds_per_drawing <= MAX_JUDGED_DRAWINGS_S:
             return choice
@@ -140,7 +136,7 @@ def choose_gan(params: TrainChoices, images: Images) -> Choice:
     return Choice(resolved, ", ".join(reasons), advice)
 
 
-def make(kind: str, params: TrainChoices, images: Images) -> Choice:
+def choose_untrained(kind: str, params: TrainChoices, images: Images) -> Choice:
     """A generator of a kind that is not trained. Raises DataError for a class without images."""
     if empty := images.classes_without_images:
         raise DataError(
@@ -149,7 +145,7 @@ def make(kind: str, params: TrainChoices, images: Images) -> Choice:
             f"{setting('train.generator', 'deconv')}."
         )
     pixels, labels, _ = images.tensors
-    model = KINDS[kind].load().from_images(pixels, labels, params.model_dump())
+    model = class_of(kind).from_images(pixels, labels, params.model_dump())
     reasons = [f"generator {kind} (photographs)"] if params.generator == "auto" else []
     reasons += [
         f"{key} {value}" for key, value in model.params.items() if getattr(params, key) == "auto"
@@ -183,15 +179,16 @@ def spread_sample(images: Images) -> Tensor:
 
 
 class Neighbours(NamedTuple):
-    """Distances of images to the nearest other image, by their pixels, and its class."""
+    """Distances of images to the nearest other image, by their pixels, and its class.
+
+    `distance`: the median, over √2·‖σ‖ with σ the standard deviation of each pixel (the mean squared distance
+    of two images picked at random is 2·‖σ‖²). 0: copies; 1: no image is like another. `same_class`: the
+    fraction of the nearest images that have the same class; `chance`: that of pairs picked at random.
+    """
 
     distance: float
-    """The median distance to it, over √2·‖σ‖ with σ the standard deviation of each pixel: the mean squared
-    distance of two images picked at random is 2·‖σ‖². 0: copies; 1: no image is like another."""
     same_class: float
-    """The fraction of the nearest images that have the same class."""
     chance: float
-    """The fraction of pairs of images picked at random that have the same class."""
 
     @property
     def classes_alike(self) -> bool:

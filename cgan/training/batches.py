@@ -25,22 +25,18 @@ from cgan.params.sections import TrainParams
 # `train.seed` · ORDER_SEED_STRIDE + epoch: no two chunks, and no two epochs, of trainings with different
 # seeds share one before the millionth.
 LATENT_SEED_STRIDE, ORDER_SEED_STRIDE = 1_000_003, 1_000_033
-# The learning rate of the last step, as a fraction of `train.lr`.
-FINAL_LR_FRACTION = 0.02
+FINAL_LR_FRACTION = 0.02  # of `train.lr`, at the last step
 
 
 class Batch(NamedTuple):
-    """The inputs of one step, all of them on the device."""
+    """The inputs of one step, on the device: `real` float32 [B, C, H, W] in [-1, 1], shifted already;
+    `labels` int64 [B]; `latents` float32 [B, latent_dim]; `fake_shifts` int64 [B, 2], the pixels down and
+    right by which each fake is shifted for the discriminator, or None."""
 
     real: Tensor
-    """float32 [B, C, H, W] in [-1, 1], as the discriminator sees it."""
     labels: Tensor
-    """int64 [B]."""
     latents: Tensor
-    """float32 [B, latent_dim]."""
     fake_shifts: Tensor | None
-    """int64 [B, 2], down and right: by how many pixels each fake is shifted for the discriminator. `real` is
-    shifted already. None: no shifts."""
 
     def split(self, count: int) -> Iterator[Batch]:
         """The batch in `count` parts."""
@@ -50,11 +46,8 @@ class Batch(NamedTuple):
 
 
 class Feed:
-    """Batches from images that live on the device, or in the host's memory where they do not fit.
-
-    Latents and the order of images are prepared for a chunk of steps at once: on a GPU that is one copy to
-    the device for all of them.
-    """
+    """Batches from images that live on the device, or in the host's memory where they do not fit. Latents and
+    the order of images are prepared for a chunk of steps at once: one copy to a GPU for all of them."""
 
     def __init__(
         self, data: Images, params: TrainParams, device: torch.device, steps_per_chunk: int
@@ -125,19 +118,15 @@ def shift(images: Tensor, shifts: Tensor | None) -> Tensor:
 
 
 def learning_rate(params: TrainParams, step: int) -> float:
-    """The learning rate of a step: `lr` up to the fraction `decay_from` of all steps, then falling linearly
-    to FINAL_LR_FRACTION · `lr` at the last one."""
+    """A step's learning rate: `lr` up to the fraction `decay_from` of all steps, then falling linearly."""
     progress = (step + 1) / params.total_steps
     decay = max(0.0, progress - params.decay_from) / max(1e-9, 1 - params.decay_from)  # 0 to 1
     return params.lr * (1 - decay * (1 - FINAL_LR_FRACTION))
 
 
 def ema_weight(params: TrainParams, step: int) -> float:
-    """Weight of the newest generator in the average.
-
-    The average forgets half in `ema_half_life_kimg` (as in StyleGAN2's code). At first it forgets faster,
-    by the warm-up of TensorFlow's `ExponentialMovingAverage`, (1 + step) / (10 + step).
-    """
+    """Weight of the newest generator in the average, which forgets half in `ema_half_life_kimg`; at first
+    faster, by the warm-up of TensorFlow's `ExponentialMovingAverage`, (1 + step) / (10 + step)."""
     if params.ema_half_life_kimg == 0:
         return 1.0
     decay: float = 0.5 ** (params.batch_size / 1000 / params.ema_half_life_kimg)

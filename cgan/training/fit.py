@@ -33,7 +33,7 @@ from cgan.params.sections import TrainChoices, TrainParams
 from cgan.quality.judge import Judge, require_judge_of
 from cgan.training.auto import Choice, choose
 from cgan.training.fingerprint import determining_facts
-from cgan.training.loop import TrainingResult, train_or_make, training_facts
+from cgan.training.loop import TrainingResult, train_chosen, training_facts
 from cgan.training.state import HISTORY_COLUMNS, PROBE_COLUMNS, Record
 
 FALLBACK_PREVIEW_CLASSES = 20  # shown by `Run.preview` after a training that made no preview
@@ -52,25 +52,24 @@ class Run:
     <Run: upsample; 12 steps of 8 images in ...; seed 1>
     >>> run.step, run.finished, [*run.history][:3]
     (12, True, ['step', 'kimg', 'learning_rate'])
+
+    - `generator` draws images of the classes; `run.generator.save("digits.safetensors")` keeps it;
+    - `choice`: the params with a value for each `auto`, and what in the images decided it;
+    - `history`: losses and logits, a row per record: means since the record before, with `step` and `kimg`
+      (thousands of images seen so far); `probes`: quality by the judge. Empty without a training or judge;
+    - `previews`: drawings during the training, as PNG by step: a row per class, a column per latent;
+    - `step`: how many were made; `seconds`: the time they took; None where the training was resumed;
+    - `discriminator`: whoever has it can find out which images were trained on: keep it to yourself.
     """
 
     generator: Generator
-    """Draws images of the classes; `run.generator.save("digits.safetensors")` keeps it."""
     choice: Choice
-    """The params with a value for each `auto`, and what in the images decided it."""
     history: pd.DataFrame
-    """Losses and logits, a row per record: means since the record before, with `step` and `kimg` (thousands
-    of images seen so far). Empty without a training."""
     probes: pd.DataFrame
-    """Quality during the training, by the judge: a row per probe. Empty without a judge."""
     previews: dict[int, bytes]
-    """Drawings during the training, as PNG by step: a row per class, a column per latent."""
     seconds: float | None
-    """How long the training took; None where it was resumed, because only its last part was timed."""
     step: int
-    """How many training steps were made."""
     discriminator: DiscriminatorNetwork | None = None
-    """Whoever has it can find out which images were in the training data: keep it to yourself."""
 
     @property
     def params(self) -> TrainParams:
@@ -190,7 +189,7 @@ def fit(
         training_folder = Path(folder) / fingerprint(determining_facts(p, images, hardware, digest))
     bar = partial(progress_bar, "training", images_per_step=p.batch_size) if progress else iter
     with locked_folder(training_folder), deterministic(), catch_ctrl_c() as was_pressed:
-        result = train_or_make(
+        result = train_chosen(
             images,
             choice,
             judge=judge,
@@ -209,8 +208,7 @@ def fit(
 
 @contextlib.contextmanager
 def locked_folder(folder: Path | None) -> Iterator[None]:
-    """Hold the folder of a training; a kill lets go of it. Raises CganError where another process or thread
-    trains there."""
+    """Hold the folder of a training. Raises CganError where another process or thread trains there."""
     if folder is None:
         yield
         return
@@ -224,7 +222,6 @@ def locked_folder(folder: Path | None) -> Iterator[None]:
 
 
 def _records_table(columns: Sequence[str], records: Sequence[Record]) -> pd.DataFrame:
-    """Records as a table, the step a whole number."""
     table = pd.DataFrame(records, columns=[*columns], dtype=float).astype({"step": int})
     return table.rename(columns=lambda name: name.removeprefix("progress/"))
 

@@ -1,6 +1,6 @@
 """The training loop of a GAN, from images to a generator; or what needs no training.
 
-`cgan.fit` and the stage train call `train_or_make`. `train` is the loop: steps, records, previews, probes,
+`cgan.fit` and the stage train call `train_chosen`. `train` is the loop: steps, records, previews, probes,
 checkpoints, and when to stop.
 """
 
@@ -43,9 +43,9 @@ from cgan.training.state import (
 )
 from cgan.training.update import train_step
 
-# Steps between records of losses and logits, for which batches are prepared at once: the latents depend on
-# it, too.
-LOG_EVERY = 50
+LOG_EVERY = (
+    50  # steps between records, for which batches are prepared at once: latents depend on it, too
+)
 SAVE_EVERY = 250  # steps between checkpoints
 PREVIEW_COUNT = 12
 
@@ -54,8 +54,9 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class TrainingResult:
-    """The result of a training: models in eval mode on the CPU, records, and previews as PNG by step. Of a
-    generator that is not trained there is nothing else."""
+    """The result of a training: models in eval mode on the CPU, records, previews as PNG by step. `step`: how
+    many were made in all, `resumed_from` of them by a process that was stopped, the others in `wall_time_s`.
+    Of a generator that is not trained there is nothing else."""
 
     generator: GenerativeModel
     discriminator: DiscriminatorNetwork | None = None
@@ -63,11 +64,8 @@ class TrainingResult:
     probes: list[Record] = field(default_factory=list)
     previews: dict[int, bytes] = field(default_factory=dict)
     wall_time_s: float = 0.0
-    """Of the steps that this process made."""
     step: int = 0
-    """How many training steps were made in all."""
     resumed_from: int = 0
-    """How many of them were made before, by a process that was stopped; 0 for a training in one go."""
 
 
 class Divergence(TrainingError):  # noqa: N818 - like StopIteration
@@ -80,13 +78,11 @@ class Divergence(TrainingError):  # noqa: N818 - like StopIteration
         )
 
 
-def train_or_make(
+def train_chosen(
     images: Images, choice: Choice, judge: Judge | None = None, **options: Any
 ) -> TrainingResult:
-    """Train a GAN, or take what is made already, as `choice` says, the answer of `cgan.training.auto.choose`.
-
-    With a `judge` there are probes. `options`, and what is raised, are those of `train`.
-    """
+    """Train the GAN that was chosen, or take the model that needs no training. With a `judge` there are
+    probes. `options`, and what is raised, are those of `train`."""
     if choice.explanation:
         log.info("Chosen for these images: %s", choice.explanation)
     if choice.advice:
@@ -109,12 +105,11 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     monitor: ProbeMonitor | None = None,
 ) -> TrainingResult:
-    """Train a conditional GAN on `data` (uint8 images, int64 labels).
+    """Train a conditional GAN on `data`.
 
-    `folder` holds checkpoints and previews. A training goes on from the checkpoint that it finds there;
-    without a folder it saves none. `log_metrics` gets values by name, and their step; `monitor` probes
-    quality. `should_stop` is asked after every step: if so, a checkpoint is saved, and the result is what was
-    trained so far.
+    `folder` holds checkpoints, from the last of which a training goes on, and previews. `log_metrics` gets
+    values by name, and their step; `monitor` probes quality. `should_stop` is asked after every step: if so,
+    a checkpoint is saved, and the result is what was trained so far.
 
     Raises ParamsError when params and data don't fit, and Divergence when a loss is not a finite number or a
     class collapses; then nothing of that interval is saved.
@@ -184,11 +179,8 @@ def train(
 
 
 def check_finite(state: TrainState) -> None:
-    """Raise Divergence when a loss since the last record, or a weight, is NaN or infinite.
-
-    Weights are checked too, because a loss is taken before its update: a generator that overflows in
-    the last update would show it a step later.
-    """
+    """Raise Divergence when a loss since the last record, or a weight, is NaN or infinite: a loss is taken
+    before its update, and would show a step later what overflows in the last one."""
     advice = (
         f"Lower {setting('train.lr')}, raise {setting('train.r1_gamma')}, or set "
         f"{setting('train.precision', 'float32')}."

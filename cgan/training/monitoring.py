@@ -1,8 +1,7 @@
 """Previews and probes between the steps. None of it changes the training.
 
-A probe is a quick measurement of quality: 1,000 drawings, compared with training images by the judge's
-features, as the stage evaluate does with ten times as many. It ends a training in which a class is drawn as
-one and the same picture.
+A probe compares 1,000 drawings with training images by the judge's features. It ends a training in which a
+class is drawn as one and the same picture.
 """
 
 from collections.abc import Sequence
@@ -19,27 +18,21 @@ from cgan.quality.judge import Judge, frechet_distance, predict
 from cgan.training.state import PROBE_METRICS, Record, TrainState
 
 PREVIEW_COLUMNS, PREVIEW_CLASSES = 8, 50
-# The number of classes that are probed at most, so that each has 20 drawings: of too few, any class would
-# seem to collapse.
-PROBE_DRAWINGS, MAX_PROBED_CLASSES = 1000, 50
-# The least diversity of a class, as a fraction of that of its real images. Chosen by hand: healthy trainings
-# had .55 to 1.34.
+PROBE_DRAWINGS, MAX_PROBED_CLASSES = (
+    1000,
+    50,
+)  # 20 of a class: of too few, any would seem to collapse
+# The least diversity of a class, as a fraction of that of its real images. Healthy trainings had .55 to 1.34.
+# This and what follows is chosen by hand.
 COLLAPSED_DIVERSITY = 0.25
-# The number of probes in a row that show a collapse and end a training: a single unlucky one ends nothing.
-# Chosen by hand.
-COLLAPSES_IN_A_ROW = 2
-# Until then a generator draws one blob per class. Chosen by hand: 500 steps of 64 images.
-WARM_UP_KIMG = 32.0
-# Chosen by hand, for a preview soon after the start.
+COLLAPSES_IN_A_ROW = 2  # probes that end a training: a single unlucky one ends nothing
+WARM_UP_KIMG = 32.0  # until then a generator draws one blob per class
 EARLY_PREVIEW_STEP = 200
 
 
 class ProbeMonitor:
-    """Probes the quality of a generator during its training, and says when it has collapsed.
-
-    It compares drawings of the first MAX_PROBED_CLASSES classes with their training images, by the features
-    of `judge`; nothing is held out.
-    """
+    """Probes the quality of a generator during its training, and says when it has collapsed: drawings of the
+    first MAX_PROBED_CLASSES classes beside training images."""
 
     def __init__(self, judge: Judge, data: Images, seed: int) -> None:
         pixels, labels, counts = data.tensors
@@ -76,8 +69,7 @@ class ProbeMonitor:
         return dict(zip(PROBE_METRICS, values, strict=True))
 
     def problem(self, probes: Sequence[Record]) -> str | None:
-        """The collapse of a class, in words, if COLLAPSES_IN_A_ROW probes up to the last show one; else None.
-        `probes` are the records of a training, with PROBE_COLUMNS."""
+        """The collapse of a class, in words, if the last COLLAPSES_IN_A_ROW of `probes` show one."""
         last = [probe for probe in probes if probe["progress/kimg"] > WARM_UP_KIMG]
         worst = [probe["probe/diversity_worst_class"] for probe in last[-COLLAPSES_IN_A_ROW:]]
         if len(worst) < COLLAPSES_IN_A_ROW or max(worst) >= COLLAPSED_DIVERSITY:
@@ -95,15 +87,14 @@ def deviation_by_class(features: Tensor, labels: Tensor, classes: int) -> list[f
 
 
 def probe_steps(count: int, total_steps: int) -> set[int]:
-    """The steps at which a training is probed: 0, and `count` more at equal distances up to the last step;
-    none if `count` is 0."""
+    """The steps of probes: 0, and `count` more at equal distances up to the last; none if `count` is 0."""
     numbers = range(count + 1) if count else ()
     return {round(total_steps * number / count) for number in numbers}
 
 
 def preview_steps(count: int, total_steps: int) -> set[int]:
-    """The steps at which previews are made, at most `count`: 0, which is before the first update, and
-    EARLY_PREVIEW_STEP; then each by a constant factor later than the one before, up to the last step."""
+    """The steps at which previews are made, at most `count`: 0, EARLY_PREVIEW_STEP, and then each by a
+    constant factor later than the one before, up to the last step."""
     early = [step for step in (0, EARLY_PREVIEW_STEP) if step <= total_steps][:count]
     if count <= len(early):
         return set(early)

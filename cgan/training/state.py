@@ -1,5 +1,5 @@
-"""Everything that a training changes: networks, optimizers, the generator's average, and the records; and
-its checkpoints: one file, written atomically, so it is whole and all of one step."""
+"""Everything that a training changes: networks, optimizers, the generator's average, records; and its
+checkpoints, one file each."""
 
 import copy
 from collections.abc import Mapping
@@ -39,8 +39,7 @@ PROBE_METRICS = (
 # The columns of the records: of `history`, with the means of STATS since the record before, and of `probes`.
 HISTORY_COLUMNS = ("step", "progress/kimg", "progress/learning_rate", *STATS)
 PROBE_COLUMNS = ("step", "progress/kimg", *PROBE_METRICS)
-# What a checkpoint holds, by the names of `TrainState`'s attributes: networks, optimizers, and lists of
-# records, with the columns of each list.
+# What a checkpoint holds, by the names of `TrainState`'s attributes.
 NETWORKS = ("generator", "discriminator", "generator_ema")
 OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
 RECORDS = {"history": HISTORY_COLUMNS, "probes": PROBE_COLUMNS}
@@ -62,10 +61,8 @@ def optimizer_weights(optimizer: Optimizer) -> list[Tensor]:
 
 
 class TrainState:
-    """Both networks, both optimizers, the average of the generator, and the records so far.
-
-    `generator_ema` has the exponential moving average of the generator's weights. It is the one that draws.
-    """
+    """Both networks, both optimizers, the records so far, and `generator_ema`, which draws: the exponential
+    moving average of the generator's weights."""
 
     def __init__(self, data: Images, params: TrainParams, hardware: Hardware) -> None:
         p, device = params, hardware.device
@@ -214,12 +211,11 @@ def _float_tensors(network: nn.Module) -> list[Tensor]:
 def estimate_batch_norm(
     generator: GeneratorNetwork, counts: Tensor, seed: int, batches: int = 40, size: int = 256
 ) -> None:
-    """Measure the batch-norm statistics of the generator's EMA, in place. The running statistics are those of
-    other weights: the ones that were trained, not their average.
+    """Measure the batch-norm statistics of the generator's EMA, in place: the running ones are those of the
+    weights that were trained, not of their average.
 
-    They become means over `batches` batches of `size` drawings, with the classes in the proportions of the
-    training images: `counts`, int64 [classes]. Where a batch has no room for every class, all batches
-    together have these proportions, at random as in the training.
+    They become means over `batches` batches of `size` drawings, with the classes in the proportions of
+    `counts`, int64 [classes]; at random where a batch has no room for every class.
     """
     for norm in generator.modules():
         if isinstance(norm, nn.BatchNorm2d):

@@ -21,10 +21,8 @@ from cgan.training.batches import Batch, Feed, ema_weight, learning_rate, shift
 from cgan.training.state import Optimizer, TrainState, optimizer_weights
 
 Gradients = tuple[Tensor, ...]  # one for each weight of a network
-# Steps between lazy R1 penalties.
-R1_EVERY = 16
-# The demo clips each value of a gradient to ± this.
-DEMO_GRADIENT_CLIP = 1.0
+R1_EVERY = 16  # steps between lazy R1 penalties
+DEMO_GRADIENT_CLIP = 1.0  # the largest value of a gradient, and the lowest, with a minus
 
 
 def train_step(state: TrainState, feed: Feed) -> None:
@@ -56,10 +54,8 @@ def split_batch(state: TrainState, batch: Batch, with_r1: bool) -> list[BatchPar
 
 @dataclass
 class BatchPart:
-    """A part of a batch, which one thread works on.
-
-    Its networks share their weights with those of other parts, and have batch-norm statistics of their own.
-    """
+    """A part of a batch, which one thread works on. Its networks share their weights with those of other
+    parts, and have batch-norm statistics of their own."""
 
     generator: GeneratorNetwork
     discriminator: DiscriminatorNetwork
@@ -161,10 +157,8 @@ def two_passes(state: TrainState, parts: list[BatchPart]) -> None:
 
 
 def in_turn(state: TrainState, parts: list[BatchPart]) -> None:
-    """The discriminator on fakes, then on reals, then the generator.
-
-    The demo's three updates: its discriminator's batch norm never sees fakes and reals together.
-    """
+    """The demo's three updates, of the discriminator on fakes, then on reals, then of the generator: batch
+    norm never sees fakes and reals together."""
     update_network(state, state.discriminator_optimizer, discriminator_loss_on_fakes, parts)
     update_network(state, state.discriminator_optimizer, discriminator_loss_on_reals, parts)
     update_network(state, state.generator_optimizer, generator_loss, parts)
@@ -215,10 +209,8 @@ def first_maps(part: BatchPart) -> Tensor:
 
 
 def discriminator_loss(part: BatchPart, maps: Tensor | None = None) -> Tensor:
-    """The discriminator's loss on fakes and reals in one batch, from the `first_maps` if they are there.
-
-    Without batch norm it is the sum of the two losses below, and faster.
-    """
+    """The discriminator's loss on fakes and reals in one batch, from the `first_maps` if they are there: the
+    sum of the two losses below, and faster."""
     maps = first_maps(part) if maps is None else maps
     with part.hardware.autocast():
         labels = part.batch.labels.repeat(2)
@@ -238,8 +230,7 @@ def discriminator_loss_on_reals(part: BatchPart) -> Tensor:
 
 
 def generator_loss(part: BatchPart) -> Tensor:
-    """The generator's loss through the discriminator: its fakes should be taken for real, and show their
-    class (Odena et al., arXiv:1610.09585)."""
+    """The generator's loss: its fakes should be taken for real, and show their class (arXiv:1610.09585)."""
     fake_logits, class_logits = part.discriminate(part.shifted_fakes)
     part.fake_logits_for_generator = fake_logits.detach()
     loss = part.objective.real_loss(fake_logits)
@@ -254,11 +245,8 @@ def fake_terms(part: BatchPart, fake_logits: Tensor) -> Tensor:
 
 def real_terms(part: BatchPart, real_logits: Tensor, class_logits: Tensor | None) -> Tensor:
     """The terms of the discriminator's loss on reals: the adversarial loss; the class loss of an auxiliary
-    classifier (Odena et al., arXiv:1610.09585); and R1, where it is due.
-
-    R1 joins one step in R1_EVERY, with so many times its weight: lazy regularization (Karras et al.,
-    arXiv:1912.04958, section 3.1).
-    """
+    classifier (Odena et al., arXiv:1610.09585); and in one step of R1_EVERY, with so many times its weight,
+    R1: lazy regularization (Karras et al., arXiv:1912.04958, section 3.1)."""
     p = part.params
     part.real_logits = real_logits.detach()
     loss = part.objective.real_loss(real_logits)
@@ -280,14 +268,13 @@ def class_terms(part: BatchPart, class_logits: Tensor | None, weight: float) -> 
 
 @dataclass(frozen=True)
 class Objective:
-    """The adversarial loss."""
+    """The adversarial loss. `real_loss` is low where images are taken for real, as the discriminator wants of
+    reals, the generator of fakes; `fake_loss` where they are taken for fake. An image with a logit above the
+    `threshold` is taken for real."""
 
     real_loss: Callable[[Tensor], Tensor]
-    """Low where images are taken for real: what the discriminator wants of reals, the generator of fakes."""
     fake_loss: Callable[[Tensor], Tensor]
-    """Low where images are taken for fake: what the discriminator wants of fakes."""
     threshold: float
-    """An image with a higher logit is taken for real."""
 
 
 # The non-saturating loss of Goodfellow et al. (arXiv:1406.2661, section 3).

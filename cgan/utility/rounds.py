@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 
 from cgan.base.progress import Progress, silent
-from cgan.data.images import Images, IntArray, image_digests
+from cgan.data.arrays import IntArray, image_digests
+from cgan.data.images import Images
 from cgan.data.splitting import units_of
 from cgan.models.hardware import Hardware
 from cgan.params.sections import JudgeParams, TrainChoices
 from cgan.quality.judge import Judge, load_judge, predict, save_judge, train_judge
 from cgan.training.auto import Choice, choose
-from cgan.training.loop import train_or_make
+from cgan.training.loop import train_chosen
 from cgan.utility import pretrained
 from cgan.utility.effect import DRAWN, Outcome
 from cgan.utility.sets import missing_labels, repeated_rows
@@ -130,7 +131,7 @@ def rounds_by_fold(
             choice = choose(own, others)
             bar = partial(progress, f"{name}, generator", images_per_step=choice.params.batch_size)
             # A training that was cut off, or that is done, goes on from what its folder has.
-            made = train_or_make(others, choice, folder=place / "generator", progress=bar)
+            made = train_chosen(others, choice, folder=place / "generator", progress=bar)
             return made.generator.to(hardware.device).draw(labels, seed + fold)
 
         return Round(
@@ -205,7 +206,7 @@ def training_seconds(images: Images, choice: Choice) -> float:
         return 0.0
     kimg = min(params.total_kimg, TIMED_STEPS * params.batch_size / 1000)
     short = replace(choice, params=params.model_copy(update={"total_kimg": kimg}))
-    timed = train_or_make(images, short)
+    timed = train_chosen(images, short)
     return timed.wall_time_s / timed.step * params.total_steps
 
 

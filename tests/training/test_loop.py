@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from cgan.base.errors import TrainingError
+from cgan.base.errors import ModelError, TrainingError
 from cgan.data.images import Images
 from cgan.models.hardware import Hardware, choose_hardware
 from cgan.models.networks import Architecture, build_generator
@@ -30,7 +30,9 @@ from cgan.training.state import (
     HISTORY_COLUMNS,
     TrainState,
     estimate_batch_norm,
+    load_checkpoint,
     proportional_labels,
+    save_checkpoint,
 )
 
 DEMO_DATA = plain(uneven(height=28, width=28))
@@ -236,6 +238,22 @@ def test_preview_steps_are_0_and_200_and_then_ever_further_apart() -> None:
     many = sorted(preview_steps(12, 2500))
     assert many[:2] == [0, 200] and many[-1] == 2500 and len(many) == 12
     assert (np.diff(np.diff(many[1:])) > 0).all()
+
+
+def test_the_newest_checkpoint_is_kept_and_found(tmp_path: Path) -> None:
+    """As numbers, 10 comes after 9; what a kill left beside it is not looked at."""
+    folder = tmp_path / "new"
+    assert load_checkpoint(folder) is None
+    for step in (2, 9, 10):
+        save_checkpoint(folder, step, {"w": torch.full((3,), float(step))})
+    (folder / "step-000000009.safetensors").write_bytes(b"as if the removal was killed")
+    (folder / ".step-000000011.safetensors.abc.tmp").write_bytes(b"half")
+    found = load_checkpoint(folder)
+    assert found and found[0] == 10 and found[1]["w"].tolist() == [10.0] * 3
+    newest = folder / "step-000000010.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    with pytest.raises(ModelError, match=newest.name):
+        load_checkpoint(folder)
 
 
 # -- Divergence -------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from cgan.models.hardware import choose_hardware
 from cgan.params.sections import JudgeParams, TrainChoices
 from cgan.quality.judge import predict
 from cgan.training.auto import choose
-from cgan.training.loop import train_or_make
+from cgan.training.loop import train_chosen
 from cgan.utility import pretrained, sets
 from cgan.utility.effect import DRAWN, Difference, Effect, Outcome, effect
 from cgan.utility.evidence import verdict_on
@@ -89,7 +89,7 @@ def test_folds_keep_groups_and_copies_on_one_side(tmp_path: Path) -> None:
         assert each.missing_labels.bincount().tolist() == (30 - each.training.counts).tolist()
         # The generator learns from the other folds alone, and has a seed of its own, as the drawings have.
         own = TrainChoices(total_kimg=0.1, generator="deconv", seed=1 + fold, probes=0)
-        by_hand = train_or_make(each.training, choose(own, each.training)).generator
+        by_hand = train_chosen(each.training, choose(own, each.training)).generator
         assert torch.equal(each.draw_missing(), by_hand.draw(each.missing_labels, 7 + fold))
     things = sum(len(each.units.unique()) for each in rounds)
     assert things == len({*groups}) - 3, "of each class two groups have an image in common"
