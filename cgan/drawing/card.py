@@ -49,11 +49,8 @@ NEAR_COPIES = (
 
 
 def model_card(facts: Facts, evaluation: Evaluation | None, picture: str, sharing: str = "") -> str:
-    """The card of a generator, of facts alone.
-
-    `facts`: of the generator's file. `evaluation`: None where it is not known. `picture`: where its drawings
-    are, seen from the card. `sharing`: the answer of `cgan sharing`, in a sentence.
-    """
+    """The card of a generator by the `facts` of its file. `picture`: where its drawings are, seen from the
+    card. `sharing`: the answer of `cgan sharing`, in a sentence."""
     architecture = facts["architecture"]
     kind, classes = KINDS[architecture["kind"]], architecture["classes"]
     names = names_in(facts, classes) or list(map(str, range(classes)))

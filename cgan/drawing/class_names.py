@@ -13,8 +13,7 @@ MAX_DIGIT_CLASSES = 10  # of which each has a digit of its own
 
 
 def names_in(facts: Any, classes: int) -> list[str] | None:
-    """The names that a file's facts give the classes; None where there is not one for each that can be
-    printed: another would garble a page or a terminal."""
+    """The names that a file's facts give the classes; None where there is not one for each that prints."""
     names = facts.get("class_names")
     if not isinstance(names, list) or len(names) != classes:
         return None
@@ -50,10 +49,9 @@ class Classes:
     def labels(self, text: str) -> list[int]:
         """The labels that a text asks for. Raises CganError that names the first part that is no class.
 
-        Up to 10 classes each digit is a label ("2024"; spaces and commas between them are skipped); beyond,
-        numbers stand between commas or spaces ("12,3 40"). Classes with names are called by these, too
-        ("cat, dog 3"), in capitals or not; those whose names are single characters also by a word ("HELLO").
-        Around a name of several words there are commas.
+        Up to 10 classes each digit is a label ("2024"); beyond, numbers stand between commas or spaces
+        ("12,3 40"). Classes with names are called by these, too ("cat, dog 3"), in capitals or not; those of
+        single characters also by a word ("HELLO"). Around a name of several words there are commas.
         """
         labels = list[int]()
         for part in text.split(","):
@@ -67,7 +65,6 @@ class Classes:
         return labels
 
     def _labels_of(self, word: str) -> list[int]:
-        """The labels of a word: a name, a number, or single characters that are classes."""
         if (label := self._label(word)) is not None:
             return [label]
         labels = [label for one in word if (label := self._label(one)) is not None]
@@ -90,7 +87,6 @@ class Classes:
         return self.table.get(word, self.table.get(word.lower()))
 
     def listed(self) -> str:
-        """The classes that there are, as a sentence."""
         if not self.names:
             separated = "" if self.spelled else ', separated by commas or spaces ("12,3 40")'
             return f"The classes are 0 to {self.count - 1}{separated}."

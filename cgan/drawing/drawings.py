@@ -57,8 +57,8 @@ def _write_csv(path: Path, images: Picture, labels: list[int]) -> None:
 
 
 def _write_folder(out: Path, images: Picture, labels: list[int], names: list[str]) -> str:
-    """A folder of PNGs for each class, with its name; all have numbers, and the words that are returned say
-    so, where a name can be none of a folder."""
+    """A folder of PNGs for each class, with its name; or all with numbers, of which a note is returned, where
+    a name can be none of a folder."""
     note = ""
     if wrong := [name for name in names if Path(name).name != name or name.startswith(".")]:
         note = f"; folders have the classes' numbers, for none can be named {wrong[0]}"

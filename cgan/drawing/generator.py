@@ -63,7 +63,6 @@ class Generator:
         )
 
     def _repr_html_(self) -> str:
-        """HTML for a notebook: what it is, and a drawing of each class, of the first where there are many."""
         from cgan.models.sampling import encode_png
 
         names = self.class_names[:MAX_NOTEBOOK_CLASSES]
@@ -72,8 +71,7 @@ class Generator:
         return Report(question="What draws?", sentence=words, pictures=pictures).as_html()
 
     def save(self, path: Path | str) -> None:
-        """Write a file that `load` reads: one safetensors file, no pickle, whole or not at all. The folder is
-        made where it is missing. Raises OSError where it cannot be written."""
+        """Write a file that `load` reads: one safetensors file, no pickle, whole or not at all."""
         from cgan.models.model_file import save_generator
 
         save_generator(path, self.model, self.facts)
@@ -81,14 +79,12 @@ class Generator:
     @classmethod
     def load(cls, source: Path | str = DIGITS, device: str = "cpu") -> Generator:
         """Load the package's own (`digits`), or one from a file, or from an MLflow URI:
-        `runs:/<id>/generator`, `models:/<name>@champion`.
+        `runs:/<id>/generator`, `models:/<name>@champion`. `champion` and `challenger` are short for the
+        project's registered model. Raises ModelError when there is no usable generator.
 
-        `champion` and `challenger` are short for the project's registered model. Raises
-        ModelError when there is no usable generator.
-
-        `device`: cpu, cuda, cuda:1, mps, or auto (cuda where torch finds it). Devices draw alike but for
-        rounding.
+        `device`: cpu, cuda, cuda:1, mps, or auto (cuda where torch finds it); drawings differ by rounding.
         """
+        from cgan.models.hardware import find_device
         from cgan.models.model_file import load_generator
 
         if source in ALIASES or (isinstance(source, str) and _MLFLOW_URI.match(source)):
@@ -103,14 +99,12 @@ class Generator:
                     f"A project's own file is made by `dvc repro`, or fetched by {DVC_PULL}."
                 )
             model, facts = load_generator(path)
-        from cgan.models.hardware import find_device
-
         model.to(find_device(device, "device"))
         return cls(model, facts, source)
 
     @property
     def classes(self) -> int:
-        """The number of classes; labels are 0 to classes - 1."""
+        """How many there are; labels are 0 to classes - 1."""
         return self.model.classes
 
     @property

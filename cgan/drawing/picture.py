@@ -25,14 +25,8 @@ def compose(
     scale: int | None = None,
     max_bytes: int = MAX_PICTURE_BYTES,
 ) -> tuple[Tensor, Picture]:
-    """Draw `rows` variants of the labels, each in a row, or one variant in lines of at most MAX_PER_LINE.
-
-    Returns the drawings, uint8 [N, C, H, W], and the picture, [H, W] or in colour [H, W, 3].
-
-    Digits of a single variant touch, so that they read as one number; several are kept apart.
-    Without a scale, pixels are enlarged up to MAX_DEFAULT_SCALE times while the width stays under
-    MAX_DEFAULT_WIDTH.
-    """
+    """Draw `rows` variants of the labels, each in a row, or one variant in lines of at most MAX_PER_LINE, in
+    which digits touch and read as one number. Returns the drawings, uint8 [N, C, H, W], and the picture."""
     channels, height, width = model.shape
     columns = len(labels) if rows > 1 else even_line_length(len(labels), MAX_PER_LINE)
     lines = math.ceil(len(labels) * rows / columns)
@@ -51,6 +45,6 @@ def compose(
 
 
 def even_line_length(count: int, most: int) -> int:
-    """Number that stand in a line, when as few lines as possible are about equally long."""
+    """How many stand in a line, when as few lines as possible are about equally long."""
     lines = math.ceil(count / most)
     return math.ceil(count / lines)

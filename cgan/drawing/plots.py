@@ -1,4 +1,4 @@
-"""The curves of a training and the confusion matrix."""
+"""The curves of a training, the confusion matrix, and networks as figures, a line for each layer."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
 
 from cgan.base.text import drawable, percent
+from cgan.models.generative import GenerativeModel
+from cgan.models.networks import DiscriminatorNetwork
+from cgan.models.sampling import Picture
 
-Picture = NDArray[np.uint8]
 MAX_NUMBERED_CLASSES = 24  # whose cells have room for a number
 MAX_AXIS_NAMES = 30
 MIN_SHOWN_SHARE = 0.0005  # of a row: what is less is 0.0 per cent
@@ -33,6 +37,7 @@ CURVE_COLUMNS = {
     },
     "Fréchet distance": {"probe/fid_judge": "drawings"},
 }
+DETAIL_WIDTH = 90  # characters for what a layer is made of
 WIDE_RANGE = 50  # the highest value over the lowest: above, an axis is logarithmic
 
 
@@ -100,11 +105,8 @@ def curves_figure(title: str, steps: ArrayLike, curves: Mapping[str, ArrayLike])
 
 
 def confusion_matrix_image(matrix: Any, class_names: Sequence[str]) -> Picture:
-    """A picture of counts [classes, classes]: rows the asked class, columns the judged one.
-
-    Shades and numbers are per cent of the row, so that classes of different size compare; a row
-    without a count stays empty. Errors are shaded by their square root: a few per cent must be seen.
-    """
+    """A picture of counts [classes, classes]: rows the asked class, columns the judged one. Shades and
+    numbers are per cent of the row. Errors are shaded by their square root: a few per cent must be seen."""
     counts = np.asarray(matrix, dtype=np.float64)
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
@@ -131,3 +133,40 @@ def confusion_matrix_image(matrix: Any, class_names: Sequence[str]) -> Picture:
         words = "100" if share > 1 - MIN_SHOWN_SHARE else f"{share * 100:.1f}"
         axes.text(column, row, words, color=colour, **place)
     return rendered(figure)
+
+
+def diagram(title: str, model: GenerativeModel | DiscriminatorNetwork | None) -> Picture:
+    """The layers of a network, or that there is none: uint8 [H, W, 3]."""
+    if model is None:
+        return sheet_with(f"{title}: none, since this generator is not trained.")
+    return sheet_with(*layers_in_words(title, model))
+
+
+@torch.inference_mode()
+def layers_in_words(title: str, model: GenerativeModel | DiscriminatorNetwork) -> list[str]:
+    """A header, and each module without children as it ran, in that order: what it is made of, how many
+    parameters it has, what it puts out. The model is on the CPU, and set to evaluation."""
+    sizes, label = model.architecture, torch.zeros(1, dtype=torch.int64)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    lines = list[str]()
+
+    def record(module: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
+        # Our ConvTransposeToImages is a ConvTranspose2d to the reader.
+        kind = nn.ConvTranspose2d if isinstance(module, nn.ConvTranspose2d) else type(module)
+        detail = module.extra_repr()[: DETAIL_WIDTH - 1]
+        count = sum(parameter.numel() for parameter in module.parameters())
+        shape = " × ".join(map(str, outputs.shape[1:]))
+        lines.append(f"{kind.__name__:<18}{detail:<{DETAIL_WIDTH}}{count:>12,}  {shape}")
+
+    leaves = [module for module in model.modules() if next(module.children(), None) is None]
+    hooks = [module.register_forward_hook(record) for module in leaves]
+    model.eval()
+    if isinstance(model, GenerativeModel):
+        model.draw(label, 0)
+    else:
+        model(torch.zeros(1, sizes.channels, sizes.height, sizes.width), label)
+    for hook in hooks:
+        hook.remove()
+    if lines:
+        lines.insert(0, f"{'layer':<18}{'':<{DETAIL_WIDTH}}{'parameters':>12}  puts out")
+    return [f"{title}; {total:,} parameters", *lines]

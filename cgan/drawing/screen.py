@@ -19,11 +19,8 @@ OTHER_LINES = 3  # of the terminal: for the prompt, the file's name and a note
 
 
 def show(images: Tensor, rows: int, console: Console) -> None:
-    """Print drawings uint8 [N, C, H, W]: one variant in lines that fit, or `rows` variants.
-
-    They are made smaller to fit the width, down to MIN_WIDTH; what is then still too wide, or too high, is
-    left out. Without colours, or blocks to colour, nothing is printed.
-    """
+    """Print drawings uint8 [N, C, H, W]: one variant in lines that fit, or `rows` variants. They are made
+    smaller, down to MIN_WIDTH; what then does not fit is left out. Without colours nothing is printed."""
     if console.no_color or not console.color_system or console.options.ascii_only:
         return
     count, _, height, width = images.shape
@@ -44,14 +41,13 @@ def show(images: Tensor, rows: int, console: Console) -> None:
 
 
 def _downscale(images: Tensor, height: int, width: int) -> NDArray[np.uint8]:
-    """Drawings [N, C, H, W] side by side, at most as large as they are: [height, N·width, C]."""
+    """Drawings [N, C, H, W] side by side: [height, N·width, C]."""
     small = F.adaptive_avg_pool2d(images.float(), (height, width)).round().to(torch.uint8)
     row: NDArray[np.uint8] = small.permute(2, 0, 3, 1).flatten(1, 2).numpy()
     return row
 
 
 def _lines_of(pixels: NDArray[np.uint8]) -> Iterator[Text]:
-    """Lines of characters, each of which shows two rows of pixels [H, W, C]."""
     rgb = np.broadcast_to(pixels, (*pixels.shape[:2], 3)).tolist()
     for above, below in zip(rgb[0::2], rgb[1::2], strict=True):
         pairs = zip(above, below, strict=True)

@@ -65,8 +65,7 @@ def play_data(generator: Generator) -> dict[str, Any]:
 
 
 def document(template: str, scripts: Iterable[str], data: Mapping[str, Any], **shown: Any) -> str:
-    """The text of a page. The scripts read `data` as JSON, the template shows `shown`. Strings in
-    both are text, neither markup nor script."""
+    """The text of a page. The scripts read `data` as JSON, the template `shown`: strings in both are text."""
     environment = Environment(
         loader=FileSystemLoader(PAGE_FOLDER),
         autoescape=True,

@@ -14,8 +14,9 @@ from cgan.params.sections import GateParams
 from cgan.quality.evaluation import ClassScores, Evaluation
 
 STATES = POOR, DOUBTFUL, GOOD, UNJUDGED = "poor", "doubtful", "good", ""  # the worst first
-# Held-out images of a class: below, the accuracy of real ones is known to ± 10 points or worse.
-FEW_HELD_OUT = 20
+FEW_HELD_OUT = (
+    20  # of a class: with fewer, the accuracy of real images is known to ± 10 points or worse
+)
 # A class has few images below this number, and below this fraction of what the median class has.
 FEW_IMAGES = 50
 FEW_IMAGES_OF_MEDIAN = 0.5
@@ -49,8 +50,8 @@ class JudgedClass:
 def judged_classes(
     evaluation: Evaluation, counts: Sequence[int] | None, limits: GateParams, model: GenerativeModel
 ) -> list[JudgedClass]:
-    """Each class with the state and the advice of the first rule that applies; without both where the judge
-    is weak. `counts`: of all images of each class, where they are known."""
+    """Each class with the state and the advice of the first rule that applies. `counts`: of all images of
+    each class, where they are known."""
     fewest = max(FEW_IMAGES, FEW_IMAGES_OF_MEDIAN * statistics.median(counts)) if counts else 0
     illegible, repetitive = advice_on(model)
     short = evaluation.classes_short_of_real(limits.min_relative_accuracy)
@@ -79,8 +80,7 @@ def judged_classes(
 
 
 def advice_on(model: GenerativeModel) -> tuple[str, str]:
-    """Advice where drawings are taken for another class, and where they repeat themselves: the same
-    param makes them more legible or more varied."""
+    """Advice where drawings are taken for another class, and where they repeat themselves."""
     first = "Add images"
     if model.kind.is_trained:
         first = f"Train longer ({setting('train.total_kimg')})"

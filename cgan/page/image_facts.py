@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from cgan.data.images import SPLITS, Images, IntArray, first_copies, joined
+from cgan.data.arrays import IntArray, first_copies
+from cgan.data.images import SPLITS, Images, joined
 from cgan.models.generative import GenerativeModel
 from cgan.models.sampling import to_picture
 from cgan.quality.judge import Judge, predict
@@ -21,8 +22,7 @@ from cgan.quality.likeness import nearest_neighbours
 
 TILE_SIZE = (96, 96)  # pixels, at most
 PREVIEW_SIZE = (720, 10_000)
-MAX_PAGE_DRAWINGS = 1000
-MAX_DRAWN_PIXELS = 20_000_000
+MAX_PAGE_DRAWINGS, MAX_DRAWN_PIXELS = 1000, 20_000_000
 MAX_PAGE_S = 30.0  # seconds of a core, for all of them
 SHOWN_DRAWINGS = 16  # of the random ones, and of the worst
 NEIGHBOURS_SHOWN = 3  # training images beside each of them
@@ -45,7 +45,7 @@ def preview_tile(png: bytes) -> str:
 
 
 def _uri(picture: Image.Image, size: tuple[int, int]) -> str:
-    """A WebP, averaged over areas where it is larger than `size`; one in colours loses a little."""
+    """A WebP, at most of this size; one in colours loses a little."""
     picture.thumbnail(size, Image.Resampling.BOX)
     buffer = io.BytesIO()
     picture.save(buffer, "WEBP", lossless=picture.mode == "L", quality=85, method=3)
@@ -72,14 +72,14 @@ def drawn_facts(
     data: Images | None = None,
     judge: Judge | None = None,
 ) -> dict[str, Any]:
-    """Drawings of a generator, as a page shows them. `cards`: labels whose first drawings are shown. Without
-    data or judge none are set beside training images."""
+    """Drawings of a generator, as a page shows them; with data and judge also beside training images.
+    `cards`: labels whose first drawings are shown."""
     classes, count = model.classes, drawings_shown(model)
     labels = torch.arange(count) % classes
     if classes > count:  # more classes than drawings: some of the classes, at random
         labels = torch.randperm(classes, generator=_random(seed))[:count]
     drawn = model.draw(labels, seed)
-    gallery = {} if model.runs_in_browser else dict.fromkeys(sorted(set(labels.tolist())))
+    gallery = [] if model.runs_in_browser else labels.unique().tolist()
     facts: dict[str, Any] = {
         "drawings": count,
         "seed": seed,
@@ -110,8 +110,8 @@ def drawn_facts(
 def beside_training(
     drawn: Tensor, labels: Tensor, probabilities: Tensor, data: Images
 ) -> list[dict[str, Any]]:
-    """Each drawing with the class that the judge sees in it, and the nearest training images of the class
-    that was asked for. `probabilities` [drawings, classes]: the judge's."""
+    """Each drawing with the class that the judge, by its `probabilities` [drawings, classes], sees in it, and
+    the nearest training images of the class that was asked for."""
     images, known, _ = data.tensors
     training = torch.from_numpy(rows_of(data, "train"))
     # Held-out images are not shown: here they are of no class.
@@ -159,6 +159,7 @@ def suspects_facts(data: Images, judge: Judge) -> dict[str, Any]:
     groups = None if data.groups is None else data.groups[judged]
     probabilities = logits.softmax(dim=1).numpy()
     suspects = doubtful_labels(probabilities, data.labels[judged], groups)
+    shown = suspects[:MAX_SUSPECTS]
     rows = [
         {
             "place": data.place(row),
@@ -168,9 +169,7 @@ def suspects_facts(data: Images, judge: Judge) -> dict[str, Any]:
             "confidence": float(of_class.max() - of_class[data.labels[row]]),
             "heldout": row in heldout,
         }
-        for row, of_class in zip(
-            judged[suspects[:MAX_SUSPECTS]], probabilities[suspects[:MAX_SUSPECTS]], strict=True
-        )
+        for row, of_class in zip(judged[shown], probabilities[shown], strict=True)
     ]
     return {"count": len(suspects), "looked_at": len(judged), "rows": rows}
 
@@ -178,9 +177,8 @@ def suspects_facts(data: Images, judge: Judge) -> dict[str, Any]:
 def doubtful_labels(
     probabilities: NDArray[np.float64], labels: IntArray, groups: IntArray | None = None
 ) -> IntArray:
-    """The rows in which the likeliest class is not the label, by how much likelier it is, the most doubtful
-    first. Probabilities [N, classes], labels [N]. Rows of one of the `groups` [N] stand together, where the
-    most doubtful of them would stand alone."""
+    """The rows in which the likeliest class is not the label, the most doubtful first: by how much likelier
+    it is. Probabilities [N, classes], labels [N]; rows of one of the `groups` [N] stand together."""
     margin = probabilities.max(axis=1) - probabilities[np.arange(len(labels)), labels]
     rows = np.flatnonzero(probabilities.argmax(axis=1) != labels)
     rows = rows[np.argsort(-margin[rows], kind="stable")]

@@ -10,13 +10,7 @@ from typing import Any
 from cgan.data.images import SPLITS, Images
 from cgan.drawing.generator import Generator
 from cgan.page.assemble import GALLERY_SCRIPTS, PLAY_SCRIPTS, document, play_data
-from cgan.page.classes import (
-    DOUBTFUL_DIVERSITY,
-    FEW_HELD_OUT,
-    STATES,
-    WEAK_JUDGE,
-    judged_classes,
-)
+from cgan.page.classes import DOUBTFUL_DIVERSITY, FEW_HELD_OUT, STATES, WEAK_JUDGE, judged_classes
 from cgan.page.image_facts import MAX_CARDS, drawn_facts, preview_tile, rows_of, suspects_facts
 from cgan.params.sections import GateParams, TrainChoices
 from cgan.quality.evaluation import Evaluation
@@ -34,11 +28,10 @@ LEAD = {
 class Contents:
     """The contents of a page. It leaves out what is not given.
 
-    `curves` (HTML), `previews` (PNG by step), `seconds`: of the training. `limits`: the gate's. `data`:
-    all images, `splits` of which say what was trained on (train) and held out (val); with `judge`, which has
-    learnt from these, the page shows drawings beside the training images that they resemble, and labels that
-    look wrong. `remarks`: warnings and notes on the data; `tested`: images of its test set. `origin`: what is
-    known of a project's run: `run_name`, `commit`, `dirty`, `sha256` of the generator's file.
+    `curves` (HTML), `previews` (PNG by step), `seconds`: of the training. `limits`: the gate's. `data`: all
+    images, with `splits`; with the `judge`, the page shows drawings beside training images, and labels that
+    look wrong. `remarks`: notes on the data; `tested`: images of its test set. `origin` of a project's run:
+    `run_name`, `commit`, `dirty`, `sha256` of the generator's file.
     """
 
     generator: Generator
@@ -59,9 +52,8 @@ def render_page(contents: Contents) -> str:
     """The page, as HTML."""
     plays = contents.generator.model.runs_in_browser
     shown = page_facts(contents)
-    previews = [
-        {"step": step, "src": preview_tile(png)} for step, png in sorted(contents.previews.items())
-    ]
+    in_order = sorted(contents.previews.items())
+    previews = [{"step": step, "src": preview_tile(png)} for step, png in in_order]
     data = play_data(contents.generator) | {"previews": previews}
     scripts = (*(PLAY_SCRIPTS if plays else GALLERY_SCRIPTS), "run.js")
     return document("run.html", scripts, data, run=contents, plays=plays, **shown)
@@ -69,10 +61,8 @@ def render_page(contents: Contents) -> str:
 
 def page_facts(contents: Contents) -> dict[str, Any]:
     """The facts that the page shows besides its contents."""
-    generator = contents.generator
-    evaluation = contents.evaluation
-    data = contents.data
-    judge = contents.judge
+    generator, evaluation = contents.generator, contents.evaluation
+    data, judge = contents.data, contents.judge
     model = generator.model
     params = generator.facts.get("params", {})
     defaults = TrainChoices().model_dump()

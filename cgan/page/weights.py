@@ -32,8 +32,7 @@ class Layer:
 
 @torch.no_grad()
 def pack_generator(model: GenerativeModel) -> dict[str, Any]:
-    """Shape, stride and padding of each layer, and float32 numbers in base64: the weight and bias of each
-    layer."""
+    """Shape, stride and padding of each layer, and the float32 numbers of all in base64."""
     layers = plain_layers(cast("GeneratorNetwork", model))
     tensors = [tensor for layer in layers for tensor in (layer.weight, layer.bias)]
     numbers = torch.cat([tensor.flatten() for tensor in tensors]).numpy().tobytes()

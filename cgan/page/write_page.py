@@ -37,13 +37,10 @@ def write_page(
     >>> evaluation = cgan.evaluate(run.generator, train, held_out)
     >>> cgan.write_page("run.html", run, evaluation, train=train, held_out=held_out)
 
-    `run`: of `cgan.fit`; `evaluation`: of its generator, by `cgan.evaluate`. With `train` and `held_out`, the
-    images of both, the page has a section on the data; with a `judge` that was trained on `train`, too, one
-    on random and worst drawings beside the training images that they resemble, and one on labels that look
-    wrong. `title`: its heading.
-
-    Raises DataError where the evaluation is about another generator, or images or judge are of other classes
-    or of another size.
+    With `train` and `held_out` it has a section on the data; with a `judge` that was trained on `train`, too,
+    one on drawings beside the training images that they resemble, and one on labels that look wrong. Raises
+    DataError where the evaluation is about another generator, or images or judge are of other classes or
+    another size.
     """
     if not evaluation.is_about(run.generator.facts):
         raise DataError(

@@ -11,7 +11,6 @@ from cgan.base.files import write_text
 from cgan.data import contact_sheet
 from cgan.drawing import plots
 from cgan.drawing.class_names import names_in
-from cgan.drawing.network_diagram import diagram
 from cgan.models.generative import GenerativeModel
 from cgan.models.hardware import compute_deterministically
 from cgan.models.model_file import load_discriminator, load_generator
@@ -54,8 +53,8 @@ def main() -> None:
             Evaluation.read(project.EVALUATION).confusion, names
         ),
         **dict(zip(project.CURVES, curves or nothing, strict=True)),
-        project.DIAGRAMS[0]: diagram(f"Generator: {model.description}", model),
-        project.DIAGRAMS[1]: diagram("Discriminator", discriminator),
+        project.DIAGRAMS[0]: plots.diagram(f"Generator: {model.description}", model),
+        project.DIAGRAMS[1]: plots.diagram("Discriminator", discriminator),
     }
     for path, picture in pictures.items():
         save_png(path, picture)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cgan.drawing import plots
-from cgan.drawing.network_diagram import diagram, layers_in_words
+from cgan.drawing.plots import diagram, layers_in_words
 from cgan.models.networks import Architecture, build_discriminator, build_generator
 from cgan.training.records import read_records
 

@@ -19,7 +19,7 @@ from cgan.models.local_score import LocalScoreSampler, LocalScoreSettings
 from cgan.models.model_file import load_generator, save_generator
 from cgan.models.networks import Architecture, build_generator
 from cgan.page.classes import MISREAD, MORE_IMAGES, advice_on, judged_classes
-from cgan.page.image_facts import NEIGHBOURS_SHOWN, tile
+from cgan.page.image_facts import NEIGHBOURS_SHOWN, doubtful_labels, tile
 from cgan.page.run_page import page_facts, render_page
 from cgan.page.write_page import write_page
 from cgan.pipeline import project
@@ -250,6 +250,15 @@ def test_a_run_in_memory_has_a_page_with_what_is_given() -> None:
     another = replace(evaluation, context={**evaluation.context, "generator_digest": "0"})
     with pytest.raises(DataError, match=r"another generator.*cgan\.evaluate"):
         write_page(RUN_PAGE, whole, another)
+
+
+def test_the_least_likely_label_comes_first_with_its_group() -> None:
+    probabilities = np.array([[0.5, 0.49, 0.01], [0.6, 0.1, 0.3], [0, 0.2, 0.8]])
+    found = doubtful_labels(probabilities, np.array([1, 1, 2]))
+    assert found.tolist() == [1, 0]
+    sure, groups = np.array([0.7, 0.9, 0.6, 0.8, 0.65]), np.array([4, 9, 4, 4, 9])
+    found = doubtful_labels(np.stack([sure, 1 - sure], 1), np.ones(5, np.int64), groups)
+    assert found.tolist() == [1, 4, 3, 0, 2]
 
 
 def unfold(page: Visitor) -> None:
