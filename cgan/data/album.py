@@ -103,8 +103,7 @@ def _only_file(folder: Path) -> Path:
     raise DataError(
         f"{folder}: expected one .csv, .csv.gz or .zip, or folders of pictures (PNG, JPEG, GIF, BMP, WebP or "
         f"TIFF), one a class; found {listed([file.name for file in files]) or 'neither'}. Put the pictures "
-        "of each class into a folder with its name. Of several files, set "
-        f"{setting('data.path')} to the one that you mean."
+        f"of each class into a folder with its name, or set {setting('data.path')} to one of several files."
     )
 
 

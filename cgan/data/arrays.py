@@ -27,7 +27,7 @@ def default_names(count: int) -> list[str]:
     return [str(label) for label in range(count)]
 
 
-def as_numpy(values: Any) -> NDArray[Any]:
+def _as_numpy(values: Any) -> NDArray[Any]:
     if hasattr(values, "detach"):  # torch's, on any device
         values = values.detach().cpu().numpy()
     return np.asarray(values)
@@ -47,16 +47,17 @@ def _require_values(array: NDArray[Any], name: str) -> None:
         )
 
 
-def one_each(values: Any, name: str, count: int) -> NDArray[Any]:
+def _one_each(values: Any, name: str, count: int) -> NDArray[Any]:
     """The array of `values`, of which each of `count` images has one."""
-    array = as_numpy(values)
+    array = _as_numpy(values)
     if array.shape != (count,):
         raise DataError(f"{name}: expected [{count}], one an image; found {[*array.shape]}.")
     return array
 
 
-def as_nchw(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """uint8 [N, C, H, W], contiguous and writable, as torch wants it."""
+def as_nchw(values: Any) -> NDArray[np.uint8]:
+    """Pixels as uint8 [N, C, H, W], contiguous and writable, as torch wants them."""
+    pixels = _as_numpy(values)
     shape = pixels.shape
     if len(shape) == 3:
         pixels = pixels[:, None]
@@ -93,9 +94,10 @@ def _require_bytes(pixels: NDArray[Any]) -> None:
 
 
 def labels_and_names(
-    labels: NDArray[Any], class_names: Sequence[str] | None
+    values: Any, class_names: Sequence[str] | None, count: int
 ) -> tuple[IntArray, list[str]]:
-    """Labels as int64 [N], and the name of each class."""
+    """Labels of `count` images as int64 [count], and the name of each class."""
+    labels = _one_each(values, "labels", count)
     names = None if class_names is None else [str(name) for name in class_names]
     if names and len({*names}) < len(names):
         raise DataError(f"class_names: expected different ones, found {listed(names)}.")
@@ -132,8 +134,9 @@ def labels_and_names(
     return np.require(labels, np.int64, ["C", "W"]), names
 
 
-def group_numbers(groups: NDArray[Any]) -> IntArray:
-    """The group of each image as a number, int64 [N]. One without (blank, None, NaN) is one of its own."""
+def group_numbers(values: Any, count: int) -> IntArray:
+    """The groups of `count` images as int64 [count]. One without (blank, None, NaN) is of its own."""
+    groups = _one_each(values, "groups", count)
     if groups.dtype.kind in "iu":
         return groups.astype(np.int64, copy=False)
     keys = list[str]()

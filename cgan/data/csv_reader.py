@@ -1,8 +1,7 @@
 """Reads a CSV of images, and says which value is wrong, by row and column.
 
 A valid one has a header (the label column first; perhaps `group`; then the pixels in order) and an image in
-each row, with whole numbers for label and pixels. pandas parses it in blocks of rows, so that memory is that
-of the uint8 images and a constant. In a block that is wrong each value is looked at, to name its place.
+each row. pandas parses it in blocks of rows, so that memory is that of the uint8 images and a constant.
 """
 
 import hashlib
@@ -118,9 +117,8 @@ def _parse_header(line: bytes, params: ValidateParams) -> tuple[list[str], tuple
     text = line.decode("utf-8-sig", "replace").strip()
     if not text or "\0" in text or "\ufffd" in text or len(line) == MAX_HEADER_BYTES:
         raise DataError(
-            "expected a CSV in UTF-8; the first line is blank, of another encoding (such as UTF-16) or of a "
-            f"binary file, or longer than {MAX_HEADER_BYTES / 1e6:.0f} MB. Unpack it, or save it as “CSV "
-            "UTF-8”."
+            "expected a CSV in UTF-8; the first line is blank, too long, binary or in another encoding, as "
+            "UTF-16. Unpack it, or save it as “CSV UTF-8”."
         )
     columns = [column.strip(' "\t') for column in text.split(",")]
     if columns[0] != label:
@@ -152,10 +150,9 @@ def _image_shape(pixels: int, params: ValidateParams) -> tuple[int, int, int]:
         expected = f"{channels} × a square with sides of {MIN_SIDE} to {MAX_SIDE}"
     if channels * height * width != pixels or not MIN_SIDE <= height <= MAX_SIDE:
         raise DataError(
-            f"expected channels × height × width = {expected} pixel columns, found {pixels:,}. Columns are "
-            f"missing or too many; or set {setting('validate.channels', 3)} for colour (the planes of R, G "
-            f"and B one after the other), {setting('validate.height')} and {setting('validate.width')} for "
-            "images that are no squares."
+            f"expected channels × height × width = {expected} pixel columns, found {pixels:,}. Add or remove "
+            f"columns, or set {setting('validate.channels', 3)} for colour (the planes of R, G and B), "
+            f"{setting('validate.height')} and {setting('validate.width')} for images that are no squares."
         )
     return channels, height, width
 

@@ -16,16 +16,8 @@ from safetensors.numpy import save_file
 from cgan.base.errors import DataError
 from cgan.base.files import replacing
 from cgan.base.settings import as_keywords
-from cgan.data.arrays import (
-    IntArray,
-    as_nchw,
-    as_numpy,
-    default_names,
-    group_numbers,
-    labels_and_names,
-    one_each,
-    pixels_digest,
-)
+from cgan.data import arrays
+from cgan.data.arrays import IntArray
 from cgan.models import file_facts
 
 if TYPE_CHECKING:
@@ -102,10 +94,10 @@ class Images:
         source_sha256: str = "",
         notes: Sequence[str] | None = None,
     ) -> None:
-        nchw = as_nchw(as_numpy(pixels))
-        numbers, names = labels_and_names(one_each(labels, "labels", len(nchw)), class_names)
+        nchw = arrays.as_nchw(pixels)
+        numbers, names = arrays.labels_and_names(labels, class_names, len(nchw))
         if groups is not None:
-            groups = group_numbers(one_each(groups, "groups", len(nchw)))
+            groups = arrays.group_numbers(groups, len(nchw))
         self.__dict__.update(  # the class is frozen
             pixels=nchw,
             labels=numbers,
@@ -168,7 +160,7 @@ class Images:
     @property
     def is_named(self) -> bool:
         """True where the classes have names other than 0, 1, …."""
-        return self.class_names != default_names(self.classes)
+        return self.class_names != arrays.default_names(self.classes)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -189,7 +181,7 @@ class Images:
     @functools.cached_property
     def digest(self) -> str:
         """sha256 of pixels and labels."""
-        return pixels_digest(self.pixels, self.labels)
+        return arrays.pixels_digest(self.pixels, self.labels)
 
     @functools.cached_property
     def tensors(self) -> Tensors:
@@ -235,8 +227,8 @@ def joined(*parts: Images) -> Images:
     some alone have groups."""
     changes: dict[str, Any] = {"files": [file for part in parts for file in part.files]}
     for name in ONE_EACH:
-        arrays = [getattr(part, name) for part in parts]
-        known = [array for array in arrays if array is not None]
+        each = [getattr(part, name) for part in parts]
+        known = [array for array in each if array is not None]
         if name == "groups" and 0 < len(known) < len(parts):
             raise DataError(
                 "groups: some sets of images have them and others not. Give all, or none."
@@ -259,10 +251,10 @@ def save_images(path: Path | str, images: Images, **facts: Any) -> None:
     if images.notes:
         facts["notes"] = images.notes
     known = {name: getattr(images, name) for name in ONE_EACH}
-    arrays = {name: np.ascontiguousarray(a) for name, a in known.items() if a is not None}
-    arrays["images"] = arrays.pop("pixels")
+    stored = {name: np.ascontiguousarray(a) for name, a in known.items() if a is not None}
+    stored["images"] = stored.pop("pixels")
     with replacing(path) as temporary:
-        save_file(arrays, temporary, file_facts.facts_metadata(facts))
+        save_file(stored, temporary, file_facts.facts_metadata(facts))
 
 
 def load_images(path: Path | str) -> Images:
@@ -270,13 +262,13 @@ def load_images(path: Path | str) -> Images:
     path = Path(path)
     with file_facts.open_tensors(path, "dataset", "np") as (file, facts):
         # As copies: pages of the file would count as memory of ours, and change with it.
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
     try:
         images = Images(
-            arrays.pop("images"),
-            arrays.pop("labels"),
-            facts.get("class_names") or default_names(facts["classes"]),
-            **arrays,
+            stored.pop("images"),
+            stored.pop("labels"),
+            facts.get("class_names") or arrays.default_names(facts["classes"]),
+            **stored,
             source_sha256=facts.get("csv_sha256", ""),
             notes=facts.get("notes", ()),
         )

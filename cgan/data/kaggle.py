@@ -14,10 +14,9 @@ from cgan.params.sections import DataParams
 
 RETRY_DELAYS_S = (2.0, 10.0)  # kagglehub does not retry
 NO_CREDENTIALS = (
-    "No Kaggle credentials, or Kaggle refused them (401). Make a token at "
-    "https://www.kaggle.com/settings/api. Put it into the environment variable KAGGLE_API_TOKEN, the file "
-    "~/.kaggle/access_token, the variables KAGGLE_USERNAME and KAGGLE_KEY, or the file ~/.kaggle/kaggle.json "
-    "(chmod 600); the first that is there is used. Or set `data.source: sample`."
+    "No Kaggle credentials, or Kaggle refused them (401). Put a token of https://www.kaggle.com/settings/api "
+    "into the environment variable KAGGLE_API_TOKEN, the variables KAGGLE_USERNAME and KAGGLE_KEY, or "
+    "~/.kaggle/access_token or ~/.kaggle/kaggle.json. Or set `data.source: sample`."
 )
 
 

@@ -60,8 +60,7 @@ def read_album(album: Album, params: FormParams) -> Images:
 def _read_all(
     album: Album, pictures: list[Picture], size: Size | None, fit: str
 ) -> tuple[NDArray[np.uint8], list[Size], list[str]]:
-    """The pixels of all pictures, uint8 [N, C, H, W], if they have the `size` or get it; the pictures' own
-    sizes; notes on them."""
+    """The pixels of all pictures, uint8 [N, C, H, W], of this `size`; their own sizes; notes on them."""
     pixels = np.empty((0, 1, 0, 0), np.uint8)
     sizes, faults = list[Size](), list[str]()
     with_frames, in_colour = list[str](), list[str]()
@@ -170,9 +169,8 @@ def _note_on_size(pictures: list[Picture], sizes: list[Size], size: Size) -> str
     found = [f"{w} × {h} ({picture.name})" for (w, h), picture in first_of_size.items()]
     width, height = size
     return (
-        f"Sizes: {listed(found, 3)}. All are made {width} × {height} pixels, near the "
-        f"median shape. Set {setting('data.height', height)} and {setting('data.width', width)} to "
-        "keep this size whatever pictures come, or another."
+        f"Sizes: {listed(found, 3)}. All are made {width} × {height} pixels, near the median shape. Set "
+        f"{setting('data.height', height)} and {setting('data.width', width)} to keep this size, or another."
     )
 
 

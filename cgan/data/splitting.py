@@ -1,7 +1,6 @@
 """Divides images into those to train on, those held out and those to test on.
 
-Images that belong together stay on one side: a *unit* is an image with its copies, the images of its group,
-and the copies and groups of these. Near copies can be made groups (`group: auto`), or are reported.
+A *unit* stays on one side: an image with its copies, the images of its group, and copies and groups of these.
 """
 
 import re
@@ -61,9 +60,8 @@ def split_images(
         )
     if len(held_out) < FEWEST_FOR_METRICS:
         raise DataError(
-            f"{len(held_out)} images are held out, expected at least {FEWEST_FOR_METRICS}: from fewer "
-            f"no metric can be had. Add images, or hold out a larger fraction "
-            f"({setting('preprocess.holdout_fraction')})."
+            f"{len(held_out)} images are held out, expected at least {FEWEST_FOR_METRICS}, for metrics. Add "
+            f"images, or hold out a larger fraction ({setting('preprocess.holdout_fraction')})."
         )
     if group_by != "auto":  # `auto` keeps near copies on one side already
         notes += _near_copies_notes(images, train, held_out)
@@ -164,9 +162,8 @@ def _near_copies_notes(images: Images, train: IntArray, held_out: IntArray) -> l
     shown = [f"{images.place(a)} like {images.place(b)}" for a, b in pairs[first_pairs]]
     return [
         f"Near copies: {len(rows):,} of {len(queries):,} held-out images look much like one to train on: "
-        f"{listed(shown, 3)}. If one thing was photographed several times, every number about held-out "
-        f"images is too good. Give the images groups: {setting('preprocess.group', 'auto')} keeps on one "
-        "side what looks so alike."
+        f"{listed(shown, 3)}. If one thing was photographed several times, numbers about held-out images are "
+        f"too good. {setting('preprocess.group', 'auto')} keeps on one side what looks so alike."
     ]
 
 

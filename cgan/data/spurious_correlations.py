@@ -1,8 +1,6 @@
 """Spurious correlations: quantities such as brightness, which do not depend on an image's form, and yet
-predict its class.
-
-A classifier may learn such a quantity in place of the form (Geirhos et al., Nature Machine Intelligence 2,
-2020), and a generator draws it. Some belong to what the classes are: a digit one has less ink than others.
+predict its class. A classifier may learn one in place of the form (Geirhos et al., Nature Machine
+Intelligence 2, 2020). Some belong to what the classes are: a digit one has less ink than others.
 """
 
 from __future__ import annotations
@@ -19,9 +17,7 @@ from cgan.data.images import Images
 MAX_MEASURED_IMAGES = 10_000  # of more, so many are picked at random
 BINS = 50
 MIN_YOUDEN_J = 0.5  # from which a quantity is reported: 0 predicts nothing, 1 everything
-# Of the permutation test, which is for all quantities and classes together.
-LABEL_PERMUTATIONS = 99
-SIGNIFICANCE = 0.05
+LABEL_PERMUTATIONS, SIGNIFICANCE = 99, 0.05  # of one test, of all quantities and classes together
 
 # The name of each quantity in a sentence, and the format of its values.
 QUANTITIES = {
@@ -69,12 +65,10 @@ def spurious_correlations(images: Images, copy_of: IntArray) -> list[Correlation
     by_chance = []
     for _ in range(LABEL_PERMUTATIONS):
         permuted = rng.permutation(blocks % classes)[block_of_image]
-        by_chance.append(
-            max(_best_ranges(each, permuted, classes)[0].max() for each in bins.values())
-        )
-    limit = max(
-        MIN_YOUDEN_J, sorted(by_chance)[round((1 - SIGNIFICANCE) * (LABEL_PERMUTATIONS + 1)) - 1]
-    )
+        best = [_best_ranges(each, permuted, classes)[0].max() for each in bins.values()]
+        by_chance.append(max(best))
+    rank = round((1 - SIGNIFICANCE) * (LABEL_PERMUTATIONS + 1))
+    limit = max(MIN_YOUDEN_J, sorted(by_chance)[rank - 1])
     found = list[Correlation]()
     for name, values in quantities.items():
         youden_j, firsts, lasts = _best_ranges(bins[name], labels, classes)

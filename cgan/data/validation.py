@@ -42,8 +42,7 @@ def notes_on_images(data: Images, name: str) -> tuple[str, ...]:
     """Notes on what is odd in one or more images. Raises DataError where they are of another scale."""
     if data.pixels.max() <= 1:
         raise DataError(
-            f"{name}: expected values from 0 to 255, found none above 1. Multiply pixels that are scaled to "
-            "0–1 by 255."
+            f"{name}: expected values from 0 to 255, found none above 1. Multiply pixels of 0 to 1 by 255."
         )
     firsts = first_copies(image_digests(data.pixels))
     return (*_odd_images(data, firsts), *notes_on(spurious_correlations(data, firsts)))
