@@ -34,9 +34,8 @@ class Classes:
         self.names = [" ".join(name.split()) for name in names or ()]
         exact = {name: label for label, name in enumerate(self.names)}
         spellings = Counter(name.lower() for name in self.names)
-        small = {
-            name.lower(): label for name, label in exact.items() if spellings[name.lower()] == 1
-        }
+        lone = [name for name in exact if spellings[name.lower()] == 1]
+        small = {name.lower(): exact[name] for name in lone}
         numbers = [name for name in exact if name.isascii() and name.isdecimal()]
         # Else 60 is not 6 and 0.
         self.spelled = all(len(name) == 1 for name in numbers) if numbers else not beyond_digits
@@ -73,7 +72,7 @@ class Classes:
         raise CganError(f"{word[:40]!r} is not a class. {self.listed()}")
 
     def label(self, position: int, item: int | str) -> int:
-        """The label of an item of a list: the number of a class, or its name as a text. Raises CganError."""
+        """The label of an item of a list: a class's number, or its name. Raises CganError."""
         if isinstance(item, str):
             label = self._label(" ".join(item.split())) if self.names else None
         else:

@@ -24,8 +24,8 @@ def write_set(out: str, generator: Generator, per_class: int, seed: int) -> str:
     folder = out.endswith("/") or path.is_dir() or not path.suffix
     if not folder and path.suffix not in (".npz", ".csv"):
         raise CganError(
-            f"--out {out}: a set of drawings is written as a .npz, as a .csv, or as a folder. Give a name "
-            "that ends in .npz, .csv or /, or has no extension."
+            f"--out {out}: a set of drawings is a .npz, a .csv or a folder. Give a name that ends in .npz, "
+            ".csv or /, or has no extension."
         )
     most = min(MAX_SET_BYTES // math.prod(generator.shape), MAX_FILES if folder else MAX_SET_BYTES)
     if per_class > most // classes:
@@ -48,7 +48,7 @@ def write_set(out: str, generator: Generator, per_class: int, seed: int) -> str:
 
 
 def _write_csv(path: Path, images: Picture, labels: list[int]) -> None:
-    """Kaggle's form: label, then the pixels row by row; colours plane by plane."""
+    """Label, then the pixels row by row; colours plane by plane."""
     planes = images if images.ndim == 3 else images.transpose(0, 3, 1, 2)
     rows = np.column_stack([np.array(labels, np.uint16), planes.reshape(len(images), -1)])
     header = ",".join(["label", *(f"pixel{i}" for i in range(rows.shape[1] - 1))])
@@ -57,8 +57,7 @@ def _write_csv(path: Path, images: Picture, labels: list[int]) -> None:
 
 
 def _write_folder(out: Path, images: Picture, labels: list[int], names: list[str]) -> str:
-    """A folder of PNGs for each class, with its name; or all with numbers, of which a note is returned, where
-    a name can be none of a folder."""
+    """A folder of PNGs for each class, by name; by number, with a note, where one cannot name a folder."""
     note = ""
     if wrong := [name for name in names if Path(name).name != name or name.startswith(".")]:
         note = f"; folders have the classes' numbers, for none can be named {wrong[0]}"
@@ -74,8 +73,7 @@ def _write_folder(out: Path, images: Picture, labels: list[int], names: list[str
 
 @contextlib.contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """Yield a folder that becomes `out` at the end, all or nothing. Raises CganError where `out` holds
-    something."""
+    """Yield a folder that becomes `out` at the end. Raises CganError where `out` holds something."""
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise CganError(f"{out}: exists and is not empty. Remove it, or choose another folder.")
     out.parent.mkdir(parents=True, exist_ok=True)

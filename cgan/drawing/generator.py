@@ -56,10 +56,10 @@ class Generator:
 
     def __repr__(self) -> str:
         channels, height, width = self.model.shape
+        size = f"{width}×{height} pixels, {'grey' if channels == 1 else 'colour'}"
+        origin = self.source or "memory"
         return (
-            f"<Generator: {self.classes} classes, {width}×{height} pixels, "
-            f"{'grey' if channels == 1 else 'colour'}, {self.model.description}, "
-            f"from {self.source or 'memory'}>"
+            f"<Generator: {self.classes} classes, {size}, {self.model.description}, from {origin}>"
         )
 
     def _repr_html_(self) -> str:
@@ -120,10 +120,7 @@ class Generator:
 
     def draw(self, what: str | int | Sequence[int | str], seed: int = 0) -> Picture:
         """Draw an image for each class in a text ("2024") or a list of labels or names: uint8 [N, *shape].
-
-        Equal seeds draw equal images, position by position, however many are asked for. Raises
-        CganError for something that is no class.
-        """
+        Equal seeds draw equal images, position by position. Raises CganError for what is no class."""
         labels = self.labels(what)
         _check_seed(seed)
         import torch
@@ -140,11 +137,9 @@ class Generator:
         rows: int = 1,
         scale: int | None = None,
     ) -> Image:
-        """The picture that `cgan draw` writes, as a PIL image; with more rows a grid of variants.
-
-        `what`: as of `draw`; None: all classes. `scale` enlarges each pixel so many times. Raises CganError
-        for what is no class, or too large a picture.
-        """
+        """The picture that `cgan draw` writes, as a PIL image; with more rows a grid of variants. `what`: as
+        of `draw`; None: all classes. `scale` enlarges each pixel so many times. Raises CganError for what is
+        no class, or too large a picture."""
         labels = list(range(self.classes)) if what is None else self.labels(what)
         _check_seed(seed)
         from PIL import Image
@@ -160,10 +155,9 @@ class Generator:
             return classes.labels(what)
         if isinstance(what, int):
             what = [what]
-        labels = [classes.label(position, item) for position, item in enumerate(what)]
-        if not labels:
-            raise CganError("no labels to draw. Give at least one.")
-        return labels
+        if labels := [classes.label(position, item) for position, item in enumerate(what)]:
+            return labels
+        raise CganError("no labels to draw. Give at least one.")
 
 
 def _check_seed(seed: int) -> None:
@@ -172,8 +166,7 @@ def _check_seed(seed: int) -> None:
 
 
 def default_source(project_file: Path) -> tuple[str, str]:
-    """The generator that `cgan draw` draws with by default, the project's or the package's own; and, of the
-    latter, a note that says so."""
+    """The project's generator, or else the package's own, with a note that says so."""
     if project_file.exists() or project_file.is_symlink():  # loading says what is wrong with it
         return str(project_file), ""
     return DIGITS, ", by the generator of digits that comes with cgan"

@@ -32,19 +32,16 @@ class GeneratorModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defin
         labels = model_input["label"].tolist()
         most = min(MAX_IMAGES, MAX_BYTES // math.prod(self.generator.shape))
         if not 1 <= len(labels) <= most:
-            raise _refused(f"expected 1 to {most:,} labels, found {len(labels):,}.")
+            # MLflow's own error, since its server sends a traceback along with any other.
+            raise MlflowException.invalid_parameter_value(
+                f"expected 1 to {most:,} labels, found {len(labels):,}."
+            )
         try:
             images = self.generator.draw(labels, seed=int((params or {}).get("seed", 0)))
         except CganError as error:
-            raise _refused(str(error)) from None
+            raise MlflowException.invalid_parameter_value(str(error)) from None
         pngs = [base64.b64encode(encode_png(image)).decode() for image in images]
         return pd.DataFrame({"png_base64": pngs})
-
-
-def _refused(reason: str) -> MlflowException:
-    """MLflow's own error, since its server sends a traceback along with any other."""
-    error: MlflowException = MlflowException.invalid_parameter_value(reason)
-    return error
 
 
 mlflow.models.set_model(GeneratorModel())

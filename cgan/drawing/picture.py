@@ -13,8 +13,7 @@ from cgan.models.sampling import Picture
 
 MAX_PER_LINE = 20  # drawings of a text
 MAX_PICTURE_BYTES = 200_000_000  # of pixels
-# Without a scale: the largest, and the width in pixels up to which pixels are enlarged.
-MAX_DEFAULT_SCALE, MAX_DEFAULT_WIDTH = 4, 900
+MAX_DEFAULT_SCALE, MAX_DEFAULT_WIDTH = 4, 900  # to which pixels are enlarged without a scale
 
 
 def compose(

@@ -21,8 +21,7 @@ from cgan.models.generative import GenerativeModel
 from cgan.models.networks import DiscriminatorNetwork
 from cgan.models.sampling import Picture
 
-MAX_NUMBERED_CLASSES = 24  # whose cells have room for a number
-MAX_AXIS_NAMES = 30
+MAX_NUMBERED_CLASSES, MAX_AXIS_NAMES = 24, 30  # for which there is room
 MIN_SHOWN_SHARE = 0.0005  # of a row: what is less is 0.0 per cent
 CURVE_COLUMNS = {
     "Losses": {"loss/discriminator": "discriminator", "loss/generator": "generator"},
@@ -49,7 +48,7 @@ def rendered(figure: Figure) -> Picture:
 
 
 def svg_of(figure: Figure) -> str:
-    """A figure as an SVG element of a page: without a ground, in the page's font and colour."""
+    """A figure as an SVG element of a page, in its font and colour."""
     buffer = io.StringIO()
     title = figure.axes[0].get_title()  # keeps the ids of several figures in one page apart
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
@@ -70,18 +69,16 @@ def sheet_with(*lines: str) -> Picture:
 
 def training_curves(records: Sequence[Mapping[Any, float]]) -> list[Figure]:
     """The figures whose columns the records of a training have, losses or probes; none without records."""
-    steps = [record["step"] for record in records]
-    return [
-        curves_figure(
-            title, steps, {columns[key]: [row[key] for row in records] for key in columns}
-        )
-        for title, columns in CURVE_COLUMNS.items()
-        if records and columns.keys() <= records[0].keys()
-    ]
+    steps, figures = [record["step"] for record in records], list[Figure]()
+    for title, columns in CURVE_COLUMNS.items():
+        if records and columns.keys() <= records[0].keys():
+            curves = {name: [row[key] for row in records] for key, name in columns.items()}
+            figures.append(curves_figure(title, steps, curves))
+    return figures
 
 
 def curves_html(figures: Sequence[Figure]) -> str:
-    """The figures of a training for its page, a <figure> each; without any, the sentence that says so."""
+    """The figures of a training for its page; without any, a sentence that says so."""
     if not figures:
         return "<p>No losses were recorded.</p>\n"
     return "".join(f'<figure class="chart">{svg_of(figure)}</figure>\n' for figure in figures)
@@ -118,9 +115,8 @@ def confusion_matrix_image(matrix: Any, class_names: Sequence[str]) -> Picture:
     labels = range(0, classes, math.ceil(classes / MAX_AXIS_NAMES))
     known = drawable(class_names)
     names = [f"{known[label]:.12}" for label in labels]
-    axes.set_xticks(
-        labels, names, rotation="horizontal" if max(map(len, names)) < 3 else "vertical"
-    )
+    direction = "horizontal" if max(map(len, names)) < 3 else "vertical"
+    axes.set_xticks(labels, names, rotation=direction)
     axes.set_yticks(labels, names)
     axes.set(xlabel="class that the judge sees", ylabel="class asked for")
     hits = counts.trace() / max(counts.sum(), 1)
@@ -144,8 +140,8 @@ def diagram(title: str, model: GenerativeModel | DiscriminatorNetwork | None) ->
 
 @torch.inference_mode()
 def layers_in_words(title: str, model: GenerativeModel | DiscriminatorNetwork) -> list[str]:
-    """A header, and each module without children as it ran, in that order: what it is made of, how many
-    parameters it has, what it puts out. The model is on the CPU, and set to evaluation."""
+    """A header, and each module without children in the order in which they ran: what it is made of, how many
+    parameters it has, what it puts out. The model is on the CPU."""
     sizes, label = model.architecture, torch.zeros(1, dtype=torch.int64)
     total = sum(parameter.numel() for parameter in model.parameters())
     lines = list[str]()

@@ -3,11 +3,9 @@
 The metadata of the safetensors file has a single entry, `cgan`, since safetensors writes several in random
 order, and equal content must give equal bytes: a JSON object, the facts:
 
-- `format`: the number of the format;
 - `kind`: what the file holds: `dataset`, `generator`, `discriminator`, `judge` or `checkpoint`;
-- `digest`: a digest of the tensors;
-- more from the writer, such as `architecture`, with a `kind` of its own: that of the network;
-- `seal`: a digest of all other facts, so that damage to a fact is found like damage to a tensor.
+- `format`, its number; `digest`, of the tensors; `seal`, a digest of all other facts;
+- more from the writer, such as `architecture`, with a `kind` of its own: that of the network.
 """
 
 import contextlib

@@ -83,12 +83,8 @@ def compute_deterministically() -> None:
     """Same inputs, same bits, on one kind of machine. Operators that cannot do that raise an error.
 
     The debug mode is set and not `use_deterministic_algorithms`, which has the same effect, but imports
-    torch's compiler to tell it: 1.8 CPU seconds a process, and nothing here is compiled.
-
-    Torch's filling of fresh memory is switched off. It serves to find reads of memory that was never
-    written; our networks have none, and it costs 5 to 7 % of a training.
-
-    cuBLAS reads its workspace's size when it first computes, and without one it sums in any order.
+    torch's compiler: 1.8 CPU seconds a process. Torch would fill fresh memory, to find reads of what was
+    never written: 5 to 7 % of a training. cuBLAS sums in any order without a size of its workspace.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_deterministic_debug_mode("error")
@@ -99,13 +95,11 @@ def compute_deterministically() -> None:
 def deterministic() -> Iterator[None]:
     """`compute_deterministically` for a while; then all operators of the process compute as before."""
     mode = torch.get_deterministic_debug_mode()
-    fills_memory: bool = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     compute_deterministically()
     try:
         yield
     finally:
         torch.set_deterministic_debug_mode(mode)
-        torch.utils.deterministic.fill_uninitialized_memory = fills_memory  # type: ignore[attr-defined]
 
 
 def exact_floats() -> contextlib.AbstractContextManager[None]:

@@ -153,10 +153,8 @@ class LocalScoreSampler(GenerativeModel):
         threads = available_threads() if self.images.device.type == "cpu" else 1
         with parts_on_threads(threads) as parallel:
             steps = progress("drawings", range(len(labels)))
-            drawings = [
-                drawing
-                for drawing, _ in zip(parallel(draw_at, range(len(labels))), steps, strict=True)
-            ]
+            drawn = parallel(draw_at, range(len(labels)))
+            drawings = [drawing for drawing, _ in zip(drawn, steps, strict=True)]
         return torch.stack(drawings) if drawings else torch.empty(0, *self.shape, dtype=torch.uint8)
 
     @torch.inference_mode()

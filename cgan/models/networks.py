@@ -166,10 +166,8 @@ class ConvTransposeToImages(nn.ConvTranspose2d):
 
 
 class ConvGenerator(GeneratorNetwork):
-    """Linear → smallest map → 3×3 conv → layers that double the sides → image. Two kinds:
-
-    - `deconv` doubles the sides by transposed convolutions;
-    - `upsample` repeats pixels and convolves, which shows no checkerboard (Odena et al., Distill 2016).
+    """Linear → smallest map → 3×3 conv → layers that double the sides → image: `deconv` by transposed
+    convolutions; `upsample` repeats pixels and convolves, which shows no checkerboard (Odena et al., 2016).
 
     The linear layer does the work of DCGAN's first transposed convolution in a tenth of its time; its output
     is read as NHWC, so that the maps are channels-last without a copy.
@@ -285,9 +283,13 @@ class DemoGenerator(GeneratorNetwork):
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__(architecture)
-        _require_demo_size(architecture)
         a = architecture
         f = a.features
+        if (a.height, a.width) != (28, 28):
+            raise ParamsError(
+                f"{setting('train.generator', 'demo')} needs 28×28 images, found {a.height}×{a.width}. "
+                f"Set {setting('train.generator', 'deconv')}."
+            )
         self.layers = nn.Sequential(
             nn.ConvTranspose2d(a.classes + a.latent_dim, 4 * f, 4, bias=False),
             *_demo_norm(4 * f, nn.ReLU(inplace=True)),
@@ -311,7 +313,6 @@ class DemoDiscriminator(DiscriminatorNetwork):
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__(architecture)
-        _require_demo_size(architecture)
         a = architecture
         self.layers = nn.Sequential(
             nn.Conv2d(a.channels + a.classes, 24, 3, bias=False),  # 28 → 26
@@ -333,14 +334,6 @@ class DemoDiscriminator(DiscriminatorNetwork):
         planes = F.one_hot(labels, self.architecture.classes).to(images.dtype)[:, :, None, None]
         joined = torch.cat([images, planes.expand(-1, -1, *images.shape[2:])], dim=1)
         return self.layers(joined).squeeze(1).float(), None
-
-
-def _require_demo_size(a: Architecture) -> None:
-    if (a.height, a.width) != (28, 28):
-        raise ParamsError(
-            f"{setting('train.generator', 'demo')} needs 28×28 images, found {a.height}×{a.width}. "
-            f"Set {setting('train.generator', 'deconv')}."
-        )
 
 
 DISCRIMINATORS: dict[str, type[DiscriminatorNetwork]] = {

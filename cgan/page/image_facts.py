@@ -77,7 +77,7 @@ def drawn_facts(
     classes, count = model.classes, drawings_shown(model)
     labels = torch.arange(count) % classes
     if classes > count:  # more classes than drawings: some of the classes, at random
-        labels = torch.randperm(classes, generator=_random(seed))[:count]
+        labels = torch.randperm(classes, generator=torch.Generator().manual_seed(seed))[:count]
     drawn = model.draw(labels, seed)
     gallery = [] if model.runs_in_browser else labels.unique().tolist()
     facts: dict[str, Any] = {
@@ -97,7 +97,9 @@ def drawn_facts(
         probabilities = predict(judge, drawn).logits.double().softmax(dim=1)
         certainty = probabilities[torch.arange(count), labels]  # that a drawing shows its class
         picked = {
-            "Chosen at random": torch.randperm(count, generator=_random(seed + 1)),
+            "Chosen at random": torch.randperm(
+                count, generator=torch.Generator().manual_seed(seed + 1)
+            ),
             "The worst, according to the judge": certainty.argsort(stable=True),
         }
         for title, order in picked.items():
@@ -141,10 +143,6 @@ def drawings_shown(model: GenerativeModel) -> int:
     if seconds := model.seconds_per_drawing:
         count = min(count, MAX_GALLERY_DRAWINGS, int(MAX_PAGE_S / seconds))
     return max(SHOWN_DRAWINGS, count)
-
-
-def _random(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def suspects_facts(data: Images, judge: Judge) -> dict[str, Any]:

@@ -22,10 +22,8 @@ def determining_facts(
     """Facts that determine a training's weights and the facts in its file, as plain JSON. `judge` is the
     digest of the judge that probes; "" without one.
 
-    Not in it: the model of the CPU or GPU, packages other than torch, and code outside HASHED_PACKAGES. Of
-    that code, the formulas of a probe (`cgan.quality.judge`) change no weight, but can
-    end a training. Where they change, a resumed training goes on with the new ones, its earlier probes
-    stay, and one that is finished is not probed again.
+    Not in it: the model of the CPU or GPU, packages other than torch, and code outside HASHED_PACKAGES. The
+    formulas of a probe (`cgan.quality.judge`) change no weight, but can end a training.
     """
     return {
         "format": FORMAT,

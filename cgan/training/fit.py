@@ -37,7 +37,6 @@ from cgan.training.loop import TrainingResult, train_chosen, training_facts
 from cgan.training.state import HISTORY_COLUMNS, PROBE_COLUMNS, Record
 
 FALLBACK_PREVIEW_CLASSES = 20  # shown by `Run.preview` after a training that made no preview
-
 log = logging.getLogger(__name__)
 
 
@@ -227,7 +226,7 @@ def _records_table(columns: Sequence[str], records: Sequence[Record]) -> pd.Data
 
 
 def make_run(result: TrainingResult, choice: Choice, images: Images) -> Run:
-    """The public form of a result: records as tables, and the `Generator` that holds the network."""
+    """The public form of a result."""
     facts = generator_facts(result.generator, training_facts(result, choice, images))
     return Run(
         generator=Generator(result.generator, facts),

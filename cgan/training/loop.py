@@ -210,7 +210,7 @@ def probe(state: TrainState, monitor: ProbeMonitor) -> dict[str, float]:
 
 def record_interval(state: TrainState, seconds: float, steps: int) -> dict[str, float]:
     """Add the means since the last record to `state.history`, and return them with the images per second of
-    `steps` steps in `seconds`. Besides previews, probes and checkpoints, only this waits for the device."""
+    `steps` steps. Besides previews, probes and checkpoints, only this waits for the device."""
     check_finite(state)
     means = state.interval_stats.cpu().double().mean(dim=0).tolist()
     lr = learning_rate(state.params, state.step - 1)
@@ -219,8 +219,8 @@ def record_interval(state: TrainState, seconds: float, steps: int) -> dict[str, 
     state.history.append(record)
     state.stats.clear()
     metrics = {name: value for name, value in record.items() if name != "step"}
-    image_count = steps * state.params.batch_size
-    return metrics | {"progress/images_per_s": image_count / max(seconds, 1e-9)}
+    rate = steps * state.params.batch_size / max(seconds, 1e-9)
+    return metrics | {"progress/images_per_s": rate}
 
 
 def training_facts(result: TrainingResult, choice: Choice, images: Images) -> dict[str, Any]:

@@ -104,8 +104,8 @@ def preview_steps(count: int, total_steps: int) -> set[int]:
 
 @torch.no_grad()
 def draw_preview(state: TrainState, names: list[str]) -> Picture:
-    """Drawings of the generator's EMA: a row per class (the first 50) with its name, and a column per latent,
-    always the same ones."""
+    """Drawings of the generator's EMA: a row per class (the first 50), and a column per latent, always the
+    same ones."""
     p = state.params
     names = names[:PREVIEW_CLASSES]
     device = state.hardware.device

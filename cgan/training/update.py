@@ -1,7 +1,7 @@
 """One training step, in the order of time: the batch in parts, both networks' updates, the average.
 
-`train_step` is what the loop calls. There are three ways to update the networks, each built from the losses
-below it, and these from the formulas at the end. Nothing here waits for the device.
+There are three ways to update the networks, each built from the losses below it, and these from the formulas
+at the end. Nothing here waits for the device.
 """
 
 from __future__ import annotations

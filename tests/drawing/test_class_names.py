@@ -1,4 +1,4 @@
-"""What is no class, in words. Which text asks for which: page/test_readers_of_texts.py."""
+"""What is no class, in words. Which text asks for which: page/test_play.py."""
 
 from pathlib import Path
 

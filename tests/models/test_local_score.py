@@ -162,14 +162,6 @@ def test_the_noise_falls_from_the_most_to_the_least() -> None:
     assert noises[3] == pytest.approx(middle)  # Karras et al., equation 5
 
 
-def test_colour_or_no_plain_background_may_be_photographs() -> None:
-    characters = torch.zeros(20, 1, 16, 16, dtype=torch.uint8)
-    characters[:, :, 4:12, 7:9] = 255
-    assert not local_score.may_be_photographs(characters)
-    assert local_score.may_be_photographs(characters.expand(-1, 3, -1, -1))
-    assert local_score.may_be_photographs(images_of(20, channels=1))
-
-
 def test_a_window_has_bounds_and_its_middle_alone_makes_pixels() -> None:
     """At most 72 % and at least 15 % of the image's side, in whole odd pixels."""
     assert [local_score.window_side(sigma, 32, 32, 1.0) for sigma in (1e-3, 20.0)] == [5, 23]
