@@ -29,10 +29,8 @@ from cgan.models.generative import GenerativeModel
 from cgan.models.hardware import choose_hardware
 from cgan.params.sections import EvaluateParams, GateParams, JudgeParams
 from cgan.pipeline.inputs import Inputs
-from cgan.pipeline.registry.checks import DATA_GROUP, LIMITS_GROUP
-from cgan.pipeline.registry.drawings import Drawings
-from cgan.pipeline.registry.rows import check_group
-from cgan.pipeline.registry.todays_data import DataComparison, KeptData
+from cgan.pipeline.registry.checks import DATA_GROUP, LIMITS_GROUP, check_group
+from cgan.pipeline.registry.measurements import DataComparison, Drawings, KeptData
 from cgan.quality.class_shift import Moments
 from cgan.quality.conditions import Conditions
 from cgan.quality.judge import train_judge

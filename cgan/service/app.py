@@ -138,42 +138,27 @@ async def _current(request: Request) -> ServedGenerator:
 Current = Annotated[ServedGenerator, Depends(_current)]
 
 
-@router.get("/", response_class=HTMLResponse, summary="A page to play with the generator")
+@router.get("/", response_class=HTMLResponse)
 def page(served: Current) -> Response:
-    return HTMLResponse(served.page, headers=_version_headers(served))
+    """A page to play with the generator."""
+    return HTMLResponse(served.page, headers=served.headers)
 
 
 class Question(BaseModel):
     """The query of /draw."""
 
     model_config = ConfigDict(extra="forbid")
-    text: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=MAX_DRAWINGS,
-            description='Classes, as in `cgan draw`: "2024"; of more than 10 classes "12,3 40".',
-            examples=["2024"],
-        ),
-    ]
+    text: Annotated[str, Field(min_length=1, max_length=MAX_DRAWINGS, examples=["2024"])]
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
-    count: Annotated[int, Field(ge=1, le=MAX_DRAWINGS, description="Variants of each.")] = 1
-    scale: Annotated[
-        int | None, Field(ge=1, le=MAX_SCALE, description="Enlarges each pixel so many times.")
-    ] = None
-    format: Annotated[
-        Literal["png", "json"], Field(description="One picture, or each by itself, in base64.")
-    ] = "png"
+    count: Annotated[int, Field(ge=1, le=MAX_DRAWINGS)] = 1
+    scale: Annotated[int | None, Field(ge=1, le=MAX_SCALE)] = None
+    format: Literal["png", "json"] = "png"
 
 
-@router.get(
-    "/draw",
-    response_class=Response,
-    responses={200: {"content": {"image/png": {}, "application/json": {}}}},
-    response_description="The drawings.",
-    summary="Draw",
-)
+@router.get("/draw", responses={200: {"content": {"image/png": {}, "application/json": {}}}})
 def draw(served: Current, question: Annotated[Question, Query()]) -> Response:
+    """`count` variants of each class of `text`, each pixel `scale` times as large; in one picture, or each in
+    base64."""
     generator, seed, scale = served.generator, question.seed, question.scale
     labels = generator.labels(question.text)
     drawings = len(labels) * question.count
@@ -188,7 +173,7 @@ def draw(served: Current, question: Annotated[Question, Query()]) -> Response:
             "Ask several times, with other seeds, or for a smaller `scale`."
         )
     DRAWINGS.inc(drawings)
-    headers = {**_version_headers(served), "Cache-Control": "no-store"}
+    headers = {**served.headers, "Cache-Control": "no-store"}
     if question.format == "png":
         _, picture = compose(
             generator.model, labels, question.count, seed, scale, max_bytes=MAX_VALUES
@@ -201,24 +186,19 @@ def draw(served: Current, question: Annotated[Question, Query()]) -> Response:
     return JSONResponse({"seed": seed, "model": served.facts, "drawings": items}, headers=headers)
 
 
-@router.get(
-    "/healthz", summary="Which model is served, since when, and whether the registry answers"
-)
+@router.get("/healthz")
 async def health(request: Request) -> Response:
+    """Which model is served, since when, and whether the registry answers."""
     provider: GeneratorProvider = request.app.state.provider
     served = provider.current
     body = {"model": served and served.facts, "problem": provider.problem or None}
     return JSONResponse(body, 200 if served else 503)
 
 
-@router.get("/metrics", response_class=Response, summary="For Prometheus")
+@router.get("/metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
+    """For Prometheus."""
     provider: GeneratorProvider = request.app.state.provider
     if served := provider.current:
         MODEL.info({"digest": served.digest, "version": str(served.version or "")})
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
-
-
-def _version_headers(served: ServedGenerator) -> dict[str, str]:
-    version = {} if served.version is None else {"Cgan-Model-Version": str(served.version)}
-    return {"Cgan-Model-Digest": served.digest, **version}

@@ -1,21 +1,18 @@
-"""Which generator is served: chosen at the start, and, where it is an alias of the registry, followed.
-
-A `ServedGenerator` never changes. The provider puts another in its place; a request goes on with the one with
-which it began.
-"""
+"""Which generator is served: chosen at the start, and, where it is an alias of the registry, followed. A
+request goes on with the one with which it began."""
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.util import find_spec
 from typing import Any
 
 from cgan.base.errors import CganError, ModelError
 from cgan.drawing.generator import ALIASES, Generator, default_source
 from cgan.pipeline.project import GENERATOR, project_root
-from cgan.pipeline.registry.client import CHAMPION, now
+from cgan.pipeline.registry.client import CHAMPION, model_name, now, open_registry
 from cgan.pipeline.registry.recorded_run import known_evaluation
 from cgan.pipeline.tracking.store import is_absent, store_uri
 
@@ -53,6 +50,11 @@ class ServedGenerator:
         return f"{self.generator.source} ({self.digest[:12]})"
 
     @property
+    def headers(self) -> dict[str, str]:
+        version = {"Cgan-Model-Version": str(self.version)} if self.version else {}
+        return {"Cgan-Model-Digest": self.digest, **version}
+
+    @property
     def facts(self) -> dict[str, Any]:
         """What /healthz and /draw say of it."""
         return {
@@ -78,7 +80,7 @@ class GeneratorProvider:
         self.problem = ""  # with the registry, when it was last asked
         self.alias = model if model in ALIASES else None
         self._has_default = model is None
-        if self._has_default and _may_have_champion():
+        if model is None and find_spec("mlflow") and not is_absent(store_uri(project_root())):
             self.alias = CHAMPION
         if self.alias:
             import mlflow  # noqa: F401 - where it is absent, the command says which extra brings it
@@ -103,8 +105,6 @@ class GeneratorProvider:
         self.problem = problem
 
     def _follow(self, alias: str) -> None:
-        from cgan.pipeline.registry.client import model_name, open_registry
-
         with open_registry(model_name()) as registry:
             number = registry.aliases().get(alias)
             if number is None:
@@ -114,10 +114,3 @@ class GeneratorProvider:
             if self.current is None or number != self.current.version:
                 self.current = ServedGenerator.load(f"models:/{registry.model}/{number}", number)
                 log.info("served is now %s", self.current.in_words)
-
-
-def _may_have_champion() -> bool:
-    """Not without MLflow, nor before anything was recorded."""
-    return importlib.util.find_spec("mlflow") is not None and not is_absent(
-        store_uri(project_root())
-    )

@@ -19,11 +19,10 @@ from cgan.pipeline.registry.checks import (
     CHAMPION_GROUP,
     LIMITS_GROUP,
     Check,
+    check_group,
     decide,
-    tables_of,
 )
-from cgan.pipeline.registry.drawings import Drawings
-from cgan.pipeline.registry.rows import check_group
+from cgan.pipeline.registry.measurements import Drawings
 from cgan.quality.class_shift import Shift
 from cgan.quality.conditions import Conditions
 from cgan.quality.evaluate import METRICS
@@ -79,9 +78,9 @@ def test_spoilt_digits_are_blocked_for_what_is_wrong_with_them() -> None:
         missed = {check.name for check in checks if not check.passed}
         # The judge may see more in noise, and less of fewer images.
         assert missed >= names if drawn is noisy else missed == names
-        verdict, reasons = decide(checks)
-        assert verdict == ("blocked" if names else "passed")
-        assert any(words in reason for reason in reasons), reasons
+        decision = decide(checks)
+        assert decision.verdict == ("blocked" if names else "passed")
+        assert any(words in reason for reason in decision.reasons), decision
 
 
 # ------------------------------------------------------------------------ by hand, without a judge
@@ -210,6 +209,8 @@ def test_a_difference_counts_beyond_what_nobody_would_notice(
         ("better", {"conditional_accuracy": 0.95}, ["Fréchet distance 3.00, not clearly different"]),
         ("better", {"fid_judge": 2.0, "conditional_accuracy": 0.85},
          ["conditional accuracy 85.00 %, worse"]),
+        ("better", {"conditional_accuracy": 0.85},  # what is clear comes first
+         ["conditional accuracy 85.00 %, worse", "Fréchet distance 3.00, not clearly different"]),
         ("not_worse", {"fid_judge": 3.3}, ["Fréchet distance 3.30, worse"]),
     ],
 )  # fmt: skip
@@ -218,8 +219,9 @@ def test_a_challenger_passes_if_clearly_better_and_nowhere_worse(
 ) -> None:
     challenger = by_hand(metrics={name: flat(value) for name, value in metrics.items()})
     drawn = drawings(challenger, champion=by_hand())
-    verdict, found = decide(checked(drawn, against_champion=against))
-    assert verdict == ("passed" if MET in reasons else "blocked")
+    decision = decide(checked(drawn, against_champion=against))
+    assert decision.verdict == ("passed" if MET in reasons else "blocked")
+    found = decision.reasons
     assert len(found) == len(reasons) and all(map(str.startswith, found, reasons)), found
 
 
@@ -325,7 +327,7 @@ def test_outliers_are_told_by_class_and_may_reach_the_limit() -> None:
 
 def test_a_table_for_each_group_shows_value_interval_and_limit() -> None:
     champion = by_hand(metrics={"fid_judge": flat(4.0, 0.1)})
-    limits, beside = tables_of(checked(drawings(by_hand(), champion=champion)))
+    limits, beside = decide(checked(drawings(by_hand(), champion=champion))).tables
     assert (limits.heading, beside.heading) == ("Limits", "Beside the champion")
     name, value, _, limit, passed, _ = limits.in_words()[3]
     assert [name, value, limit, passed] == ["relative accuracy", "91.84 %", "≥ 96.00 %", "passed"]

@@ -25,9 +25,8 @@ from cgan.models.sampling import encode_png
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.project import GATE_REPORT, GENERATOR, JUDGE, RUN_LOCATION
 from cgan.pipeline.registry import judging
-from cgan.pipeline.registry.checks import CHAMPION_GROUP, LIMITS_GROUP, decide
+from cgan.pipeline.registry.checks import CHAMPION_GROUP, LIMITS_GROUP, ROWS
 from cgan.pipeline.registry.client import open_registry
-from cgan.pipeline.registry.rows import ROWS
 from cgan.pipeline.tracking.store import experiment_id
 from cgan.quality.judge import load_judge, save_judge
 
@@ -72,11 +71,11 @@ def test_a_worse_generator_is_blocked_and_registered_once(
 def test_of_an_equal_generator_every_difference_is_nothing(copied: Project) -> None:
     """Both draw with the same latents, and see the same replicates."""
     with open_registry("cgan") as registry:
-        found = judging.judge(registry, registry.version(1), load_params(), print)
-    assert decide(found.checks)[0] == "blocked" and not found.notes
-    beside = [check for check in found.checks if check.group == CHAMPION_GROUP]
+        found = judging.judge(registry, registry.version(1), load_params(), print).report
+    assert found.verdict == "blocked" and judging.OTHER_DATA not in found.reasons
+    beside = [check for check in found.facts["checks"] if check["group"] == CHAMPION_GROUP]
     assert len(beside) == len(ROWS[CHAMPION_GROUP]) == 2
-    assert all((check.value, check.interval) == (0, (0, 0)) for check in beside)
+    assert all((check["value"], check["interval"]) == (0, (0, 0)) for check in beside)
 
 
 def test_a_good_generator_waits_or_is_champion_until_rolled_back(copied: Project) -> None:

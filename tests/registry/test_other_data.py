@@ -26,11 +26,10 @@ from cgan.base.errors import ModelError
 from cgan.data.images import Images
 from cgan.pipeline.inputs import Inputs
 from cgan.pipeline.params_file import load_params
-from cgan.pipeline.registry import todays_data
-from cgan.pipeline.registry.checks import DATA_GROUP, Check
+from cgan.pipeline.registry import measurements
+from cgan.pipeline.registry.checks import DATA_GROUP, Check, check_group
 from cgan.pipeline.registry.client import open_registry
-from cgan.pipeline.registry.rows import check_group
-from cgan.pipeline.registry.todays_data import DataComparison, KeptData
+from cgan.pipeline.registry.measurements import DataComparison, KeptData
 from cgan.quality.class_shift import Moments
 from cgan.quality.judge import Judge
 from cgan.quality.outliers import OutlierModels
@@ -165,7 +164,7 @@ def test_data_are_compared_with_the_champions_class_by_class(
 ) -> None:
     """Of new images the champion's judge sees a random part."""
     monkeypatch.chdir(finished.folder)
-    monkeypatch.setattr(todays_data, "MAX_JUDGED", 90)
+    monkeypatch.setattr(measurements, "MAX_JUDGED", 90)
     with open_registry("cgan") as registry:
         kept = KeptData.load(registry, registry.version(1), "the champion's")
     change, failed, words = CASES[name]
@@ -226,4 +225,4 @@ def test_a_groups_size_is_the_mean_over_its_images() -> None:
     for groups, size in ((None, 1.0), (np.array([0, 0, 0, 1, 2, 2]), 14 / 6)):
         part = Images(data.pixels, data.labels, groups=groups)
         inputs = cast(Inputs, SimpleNamespace(train=part, held_out=part))
-        assert todays_data.mean_group_size(inputs) == pytest.approx(size)
+        assert measurements.mean_group_size(inputs) == pytest.approx(size)

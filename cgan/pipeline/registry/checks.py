@@ -1,23 +1,30 @@
-"""Checks of the gate: a row of its table measures a number, which is held against a limit.
+"""The gate's table: each check is a row, which measures a number and holds it against a limit.
 
 A limit stops what is clearly beyond it: of a number with a 95 % interval, all of the interval. So it stops no
 good generator for the noise of few images; and noise makes none champion, as that takes a clear difference.
+
+To check one more number, write its function and a row of `ROWS`; where it has a param, its default and range
+in `params/sections.py`. docs/benchmarks.md says what each row alone catches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from cgan.base.report import Cell, Interval, Kind, Number, Table, in_words
-from cgan.base.text import listed
-from cgan.params.sections import GateParams
+import torch
 
-# Groups of rows: the headings of their tables.
-DATA_GROUP = "Today's data"
-LIMITS_GROUP = "Limits"
-CHAMPION_GROUP = "Beside the champion"
+from cgan.base.report import CANNOT_TELL, Interval, Kind, Number, Report, Table, in_words
+from cgan.base.text import listed, percent
+from cgan.params.sections import GateParams
+from cgan.pipeline.registry.measurements import DataComparison, Drawings
+from cgan.quality.intervals import Estimate, critical_t
+from cgan.quality.outliers import Excess, excesses
+from cgan.quality.proportions import joint_z
+
+MAX_CLASS_LOSS = 0.25  # of a class's share of the images
+NOT_DIFFERENT = "not clearly different from"
 
 
 class Finding(NamedTuple):
@@ -33,12 +40,231 @@ class Finding(NamedTuple):
     kind: Kind = "share"
 
 
-def largest(found: Iterable[tuple[float, str]], limit: float, kind: Kind = "share") -> Finding:
+# -- Measurements of the rows ------------------------------------------------------------------------
+
+
+def largest_shift(found: Drawings | DataComparison, limit: float) -> Finding | None:
+    """Of a class."""
+    if not found.shifts:
+        return None
+    names = found.class_names
+    shifts = [
+        (off, f"class {names[label]} differs in {words} ({off:.1f} deviations)")
+        for label, off, words in found.shifts
+    ]
+    return _largest(shifts, limit, "number")
+
+
+def most_outliers(found: Drawings | DataComparison, limit: float) -> Finding | None:
+    return _largest_excess(found, found.outliers, limit) if found.shifts else None
+
+
+def most_copies(drawings: Drawings, limit: float) -> Finding:
+    classes = drawings.evaluation.classes
+    counts = torch.tensor([(row.copies, row.compared) for row in classes])
+    real = torch.tensor([(row.real_copies, row.real_compared) for row in classes])
+    return _largest_excess(drawings, excesses(counts, real), limit)
+
+
+def _largest_excess(
+    found: Drawings | DataComparison, measured: Iterable[Excess], limit: float
+) -> Finding:
+    """Of all classes together and of each."""
+    parts = []
+    for excess in measured:
+        whose = "all classes"
+        if excess.label is not None:
+            whose = f"class {found.class_names[excess.label]}"
+        words = f"{percent(excess.share)} of the {found.images} of {whose}"
+        parts.append((excess.low, f"{words} (of real images {percent(excess.real)})"))
+    return _largest(parts, limit)
+
+
+def _largest(found: Iterable[tuple[float, str]], limit: float, kind: Kind = "share") -> Finding:
     """The largest of values, each with its words; why: the three largest above the limit, in their words."""
     ordered = sorted(found, reverse=True)
     far = [words for value, words in ordered if value > limit]
     why = f"{listed(far, 3)}; at most {in_words(limit, kind)}" if far else ""
     return Finding(max([0.0, *(value for value, _ in ordered)]), why=why, kind=kind)
+
+
+def class_loss(data: DataComparison, limit: float) -> Finding:
+    """The largest part of its share of the images that a class has lost, less what chance explains. Groups
+    are drawn whole, so the variance is as many times larger (Kish, Survey Sampling, 1965, 5.4)."""
+    counts, before = data.counts, data.kept.looks.counts
+    shares, shares_before = counts / counts.sum(), before / before.sum()
+    # Of two binomial shares whose difference is 0, with the shares of both taken together.
+    pooled = (counts + before) / (counts + before).sum()
+    variance = pooled * (1 / counts.sum() + 1 / before.sum()) * data.group_size
+    certain = shares_before - shares - joint_z(len(shares)) * variance.sqrt()
+    lost = (certain / shares_before).nan_to_num(nan=0.0).tolist()
+    parts = zip(data.class_names, lost, shares.tolist(), shares_before.tolist(), strict=True)
+    found = [
+        (
+            part,
+            f"class {name} has {percent(now)} of the images, {percent(then)} of {data.kept.owner}",
+        )
+        for name, part, now, then in parts
+    ]
+    return _largest(found, limit)
+
+
+def relative_accuracy(drawings: Drawings, limit: float) -> Finding:
+    """The mean over classes, as a part of what real images get. It fails, too, for a class that clearly falls
+    short of its real images, and where the judge cannot tell."""
+    evaluation = drawings.evaluation
+    score = evaluation.score("conditional_accuracy")
+    if evaluation.judge_weakness or not score.value or not score.real or not score.interval:
+        why = f"the judge {CANNOT_TELL}: {evaluation.judge_weakness}"
+        return Finding(score.value, passed=False, why=why)
+    low, high = score.interval
+    of_all = Finding(
+        score.value / score.real,
+        (low / score.real, high / score.real),
+        note=f"({percent(score.value)}, real images {percent(score.real)})",
+    )
+    short = evaluation.classes_short_of_real(limit)
+    if not short:
+        return of_all
+    rows = ((evaluation.names[label], evaluation.classes[label]) for label in short)
+    classes = [
+        f"of class {name} the judge sees {percent(row.accuracy or 0)} right, of its real images "
+        f"{percent(row.real_accuracy or 0)}"
+        for name, row in rows
+    ]
+    return of_all._replace(passed=False, why=listed(classes, 3))
+
+
+def worst_diversity(drawings: Drawings, limit: float) -> Finding | None:
+    """The diversity of the class that has least. Its value decides: noise is a tenth of what repeats cost."""
+    measured = [
+        (row.diversity, row.diversity_interval, name)
+        for name, row in zip(drawings.class_names, drawings.evaluation.classes, strict=True)
+        if row.diversity is not None
+    ]
+    if not measured:
+        return None
+    value, interval, name = min(measured)
+    return Finding(value, interval, value >= limit, f"(class {name})", kind="number")
+
+
+def excess_distance(drawings: Drawings, _: float) -> Finding | None:
+    score = drawings.evaluation.score("fid_judge")
+    if score.value is None:
+        return None
+    drawn = Estimate.restored(score.value, score.replicates)
+    excess = drawn - Estimate.restored(score.real, score.real_replicates)
+    return Finding(excess.value, excess.interval, kind="number")
+
+
+def distance_change(drawings: Drawings, against: str) -> Finding | None:
+    return _change(drawings, "fid_judge", tolerated=0.0, against=against)
+
+
+def accuracy_change(drawings: Drawings, _: None) -> Finding | None:
+    """Half a drawing of a hundred nobody would notice, and two seeds differ by as much."""
+    return _change(drawings, "conditional_accuracy", tolerated=0.005)
+
+
+def _change(
+    drawings: Drawings, key: str, tolerated: float, against: str = "not_worse"
+) -> Finding | None:
+    """The change of a metric from the champion's value. It may not be clearly worse, by more than
+    `tolerated`; "better" asks for a better one. The interval is at 95 % for both metrics (Bonferroni)."""
+    if drawings.champion is None:
+        return None
+    score = drawings.evaluation.score(key)
+    scores = score, drawings.champion.score(key)
+    new, old = (Estimate.restored(each.value, each.replicates) for each in scores)
+    change = new - old
+    t = critical_t(len(change.replicates) - 1, comparisons=2)
+    reach = t * float(change.replicates.std())
+    low, high = change.value - reach, change.value + reach
+    least_gain, most_gain = (-high, -low) if score.better == "lower" else (low, high)
+    is_better, is_worse = least_gain > 0, most_gain < -tolerated
+    verdict = NOT_DIFFERENT
+    if is_better or is_worse:
+        verdict = "better than" if is_better else "worse than"
+    kind: Kind = "points" if score.kind == "share" else "difference"
+    now, before = (in_words(each.value, score.kind, 2) for each in (new, old))
+    by, least, most = (in_words(each, kind, 2) for each in (change.value, low, high))
+    return Finding(
+        change.value,
+        (low, high),
+        is_better if against == "better" else not is_worse,
+        f"{now}, {verdict} the champion's {before}",
+        f"difference {by}; between {least} and {most} (95 % for both metrics)",
+        kind,
+    )
+
+
+# -- The table ---------------------------------------------------------------------------------------
+
+
+class Row(NamedTuple):
+    """A check of the gate. `limit`: the name of its param in the section gate, a `min_…` or a maximum; a
+    number; or None. `what`: a noun phrase for what is measured. `measure` gets what the group is about, and
+    the limit; None: there is no value."""
+
+    name: str
+    limit: str | float | None
+    what: str
+    measure: Callable[[Any, Any], Finding | None]
+
+
+# Groups of rows: the headings of their tables.
+DATA_GROUP = "Today's data"  # of a `DataComparison`
+LIMITS_GROUP = "Limits"  # of `Drawings`
+CHAMPION_GROUP = "Beside the champion"  # of `Drawings`, too
+ROWS = {
+    DATA_GROUP: (
+        Row(
+            "class_shift",
+            "max_class_shift",
+            "deviations by which a class's new images differ",
+            largest_shift,
+        ),
+        Row("data_outliers", "max_outliers", "new images like none before", most_outliers),
+        Row("class_loss", MAX_CLASS_LOSS, "part of its share that a class has lost", class_loss),
+    ),
+    LIMITS_GROUP: (
+        Row("outliers", "max_outliers", "drawings that are like no real image", most_outliers),
+        Row(
+            "drawn_shift",
+            "max_drawn_shift",
+            "deviations by which a class's drawings differ",
+            largest_shift,
+        ),
+        Row(
+            "relative_accuracy",
+            "min_relative_accuracy",
+            "accuracy, as a part of real images'",
+            relative_accuracy,
+        ),
+        Row(
+            "copies_over_floor",
+            "max_copies_over_floor",
+            "near copies, beyond those among real images",
+            most_copies,
+        ),
+        Row(
+            "worst_class_diversity",
+            "min_worst_class_diversity",
+            "diversity, as a part of real images'",
+            worst_diversity,
+        ),
+        Row(
+            "fid_over_floor",
+            "max_fid_over_floor",
+            "Fréchet distance, less real images'",
+            excess_distance,
+        ),
+    ),
+    CHAMPION_GROUP: (
+        Row("fid_judge", "against_champion", "Fréchet distance", distance_change),
+        Row("conditional_accuracy", None, "conditional accuracy", accuracy_change),
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +286,9 @@ class Check(Number):
         return f"{self.what}: {self.why or f'{self.with_interval}, expected {self.expected}'}"
 
     @property
-    def cells(self) -> tuple[Cell, ...]:
-        """The cells of its table."""
-        name = self.name.replace("_", " ")
-        verdict = "passed" if self.passed else "failed"
-        return name, self, self.interval_in_words, self.expected, verdict
+    def is_unsure(self) -> bool:
+        """Does it decide, as nothing can be told?"""
+        return CANNOT_TELL in self.why or NOT_DIFFERENT in self.what
 
     @property
     def expected(self) -> str:
@@ -75,57 +299,67 @@ class Check(Number):
         return (self.limit or "not_worse").replace("_", " ")
 
 
-@dataclass(frozen=True)
-class Row:
-    """A check of the gate. `limit`: the name of its param in the section gate, a `min_…` or a maximum; a
-    number; or None. `what`: a noun phrase for what is measured. `measure` gets what the group is about, and
-    the section gate; None: there is no value."""
-
-    name: str
-    limit: str | float | None
-    what: str
-    measure: Callable[[Any, GateParams], Finding | None]
-
-    def check(self, group: str, subject: Any, limits: GateParams) -> Check | None:
-        """The check of this row, if there is a value."""
-        finding = self.measure(subject, limits)
+def check_group(group: str, subject: Any, limits: GateParams, heading: str = "") -> list[Check]:
+    """The checks of a group's rows that have a value; `heading`: of their table, in place of the group's."""
+    checks = []
+    for row in ROWS[group]:
+        limit: Any = getattr(limits, row.limit) if isinstance(row.limit, str) else row.limit
+        finding = row.measure(subject, limit)
         if finding is None:
-            return None
-        limit: Any = getattr(limits, self.limit) if isinstance(self.limit, str) else self.limit
-        at_most = not str(self.limit).startswith("min_")
+            continue
+        at_most = not str(row.limit).startswith("min_")
         passed = finding.passed
         if passed is None:
             low, high = finding.interval or (finding.value, finding.value)
             passed = low <= limit if at_most else high >= limit
-        return Check(
-            group=group,
-            name=self.name,
-            what=f"{self.what} {finding.note}".rstrip(),
-            value=finding.value,
-            interval=finding.interval,
-            kind=finding.kind,
-            limit=limit,
-            at_most=at_most,
-            passed=passed,
-            why=finding.why,
+        checks.append(
+            Check(
+                group=heading or group,
+                name=row.name,
+                what=f"{row.what} {finding.note}".rstrip(),
+                value=finding.value,
+                interval=finding.interval,
+                kind=finding.kind,
+                limit=limit,
+                at_most=at_most,
+                passed=passed,
+                why=finding.why,
+            )
         )
+    return checks
 
 
-def decide(checks: Sequence[Check]) -> tuple[str, list[str]]:
-    """The verdict, `passed` or `blocked`, and why: everything that blocks, or what passing rests on."""
-    failures = [check.in_words() for check in checks if not check.passed]
-    if failures:
-        return "blocked", failures
-    compared = [check.in_words() for check in checks if check.group == CHAMPION_GROUP]
-    return "passed", [*compared, "no limit is clearly exceeded"]
+def decide(checks: Sequence[Check], notes: Sequence[str] = ()) -> Report:
+    """The verdict, `passed` or `blocked`, and why: everything that blocks, what is clear first, or what
+    passing rests on. With a table for each group; `notes` come last."""
+    failed = [check for check in checks if not check.passed]
+    reasons = [check.in_words() for check in sorted(failed, key=lambda check: check.is_unsure)]
+    if not failed:
+        compared = [check.in_words() for check in checks if check.group == CHAMPION_GROUP]
+        reasons = [*compared, "no limit is clearly exceeded"]
+    return Report(
+        question="Gate",
+        verdict="blocked" if failed else "passed",
+        sentence="",
+        reasons=[*reasons, *notes],
+        tables=[
+            _as_table(group, checks) for group in dict.fromkeys(check.group for check in checks)
+        ],
+        facts={"checks": [asdict(check) for check in checks]},
+    )
 
 
-def tables_of(checks: Sequence[Check]) -> list[Table]:
-    """A table for each group."""
-    tables = []
-    for group in dict.fromkeys(check.group for check in checks):
-        of_group = [check for check in checks if check.group == group]
-        notes = [check.what for check in of_group]
-        head = ("", "value", "95 % interval", "expected", "")
-        tables.append(Table(group, head, [check.cells for check in of_group], notes))
-    return tables
+def _as_table(group: str, checks: Sequence[Check]) -> Table:
+    of_group = [check for check in checks if check.group == group]
+    rows = [
+        (
+            check.name.replace("_", " "),
+            check,
+            check.interval_in_words,
+            check.expected,
+            "passed" if check.passed else "failed",
+        )
+        for check in of_group
+    ]
+    head = ("", "value", "95 % interval", "expected", "")
+    return Table(group, head, rows, [check.what for check in of_group])

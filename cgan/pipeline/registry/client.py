@@ -27,9 +27,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-DEFAULT_MODEL = (
-    "cgan"  # the name outside a project, and for questions about runs, which are of no model
-)
+DEFAULT_MODEL = "cgan"  # outside a project, and for questions about runs, which are of no model
 CHAMPION, CHALLENGER = "champion", "challenger"  # aliases
 GATE_FOLDER = "gate"  # of a run's artifacts: reports, and what is kept to compare later data with
 
@@ -90,12 +88,12 @@ class Registry:
 
     def version(self, number: int) -> Version:
         """The version of this number. Raises ModelError where there is none."""
-        for version in self.versions():
-            if version.number == number:
-                return version
-        raise ModelError(f"`{self.model}` has no version {number}. See `cgan registry list`.")
+        found = [version for version in self.versions() if version.number == number]
+        if not found:
+            raise ModelError(f"`{self.model}` has no version {number}. See `cgan registry list`.")
+        return found[0]
 
-    def version_of(self, run_id: str, digest: str) -> Version | None:
+    def find_version(self, run_id: str, digest: str) -> Version | None:
         """The version of a run, or of equal weights that another run trained."""
         for version in self.versions():
             if run_id == version.run_id or digest == version.tags.get(DIGEST):
@@ -111,13 +109,11 @@ class Registry:
 
     def register(self, run: Run, digest: str) -> Version:
         """The version of the run's generator, made where there is none. Equal weights have one version.
-
-        Raises ModelError when the run has no complete generator in the store.
-        """
+        Raises ModelError where the run has no complete generator in the store."""
         import mlflow
 
         with store.store_locked():
-            if version := self.version_of(run.info.run_id, digest):
+            if version := self.find_version(run.info.run_id, digest):
                 return version
             model = model_of(self.client, run)
             if model is None or model.status != "READY":
@@ -146,16 +142,13 @@ class Registry:
             if champion is not None and not by_person:
                 accepted = self.version(champion).accepted_data
             self.client.delete_model_version_tag(self.model, str(number), ROLLED_BACK)
-            tags = {PREVIOUS_CHAMPION: str(champion or "none"), ACCEPTED_DATA: str(accepted)}
-            self.tag(number, tags)
+            previous = str(champion or "none")
+            self.tag(number, {PREVIOUS_CHAMPION: previous, ACCEPTED_DATA: str(accepted)})
             self._set_champion(number, why)
 
     def rollback(self, why: str) -> tuple[int, int]:
-        """Bring back the champion before this one: the numbers of both. Skips
-        versions that were rolled back.
-
-        Raises ModelError when there is none before.
-        """
+        """Bring back the last champion that was not rolled back → its number, and that of the one that it
+        replaces. Raises ModelError where there is none."""
         with store.store_locked():
             champion = self.champion_number()
             former = former_champion(self.versions(), champion)
@@ -225,9 +218,7 @@ def model_name() -> str:
 @contextlib.contextmanager
 def open_registry(model: str = DEFAULT_MODEL) -> Iterator[Registry]:
     """The project's registry, with MLflow set to its store: models:/ addresses heed the global setting only.
-
-    Raises TrackingError when there is no store or it is away.
-    """
+    Raises TrackingError where there is no store or it is away."""
     uri = store.store_uri(project_root())
     address = without_credentials(uri)
     if store.is_absent(uri):

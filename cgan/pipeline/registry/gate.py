@@ -6,8 +6,8 @@ killed at any moment and started again: a generator has one version, and a versi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cgan.base.errors import ModelError
@@ -16,7 +16,6 @@ from cgan.base.report import Report
 from cgan.models.file_facts import read_facts
 from cgan.params.sections import Params
 from cgan.pipeline import project
-from cgan.pipeline.registry.checks import Check, decide, tables_of
 from cgan.pipeline.registry.client import (
     GATE_FOLDER,
     ROLLED_BACK,
@@ -50,32 +49,30 @@ def judge_and_promote(params: Params, say: Callable[[str], None]) -> Report:
     digest = str(read_facts(project.GENERATOR, "generator")["digest"])
     trained = read_json(project.RUN_LOCATION)
     with open_registry(params.gate.model) as registry:
-        run, number = _run_of(registry, trained), registry.champion_number()
+        run, number = _find_run(registry, trained), registry.champion_number()
         champion = None if number is None else registry.version(number)
-        version = registry.version_of(run.info.run_id, digest)
+        version = registry.find_version(run.info.run_id, digest)
         if version and (reason := _why_unchanged(version, number)):
-            report = _report(version, champion, "unchanged", [reason])
+            report = Report(question="Gate", verdict="unchanged", sentence="", reasons=[reason])
+            report = _written(report, version, champion)
         else:
             # Two seconds of imports, for which a night with nothing new does not wait.
-            from cgan.pipeline.registry import judging
-            from cgan.pipeline.registry.todays_data import keep_data
+            from cgan.pipeline.registry.judging import judge
+            from cgan.pipeline.registry.measurements import keep_data
 
-            found = judging.judge(registry, champion, params, say)
-            verdict, reasons = decide(found.checks)
-            result = ([*reasons, *found.notes], found.checks)
+            judgement = judge(registry, champion, params, say)
             version = registry.register(run, digest)
-            keep_data(registry, version, found.inputs, found.models)
-            report = _report(version, champion, verdict, *result)
+            keep_data(registry, version, judgement.inputs, judgement.models)
+            report = _written(judgement.report, version, champion)
             _record(registry, version, report)
-            if verdict == "passed" and params.gate.promote:
-                why = f"passed the gate: {reasons[0]}"
-                registry.promote(version.number, why=why)
-                report = _report(version, champion, "promoted", *result)
+            if report.verdict == "passed" and params.gate.promote:
+                registry.promote(version.number, why=f"passed the gate: {report.reasons[0]}")
+                report = _written(replace(report, verdict="promoted"), version, champion)
     say(report.as_text())
     return report
 
 
-def _run_of(registry: Registry, trained: dict[str, Any]) -> Run:
+def _find_run(registry: Registry, trained: dict[str, Any]) -> Run:
     """The run that trained what lies in models/. Raises ModelError when they don't belong together."""
     experiment = registry.client.get_experiment_by_name(trained["experiment"])
     wanted = f"tags.`{RUN_KEY_TAG}` = '{trained['run_key']}'"
@@ -100,26 +97,15 @@ def _why_unchanged(version: Version, champion: int | None) -> str:
     return ""
 
 
-def _report(
-    version: Version,
-    champion: Version | None,
-    verdict: str,
-    reasons: Sequence[str],
-    checks: Sequence[Check] = (),
-) -> Report:
-    """The report, which is also written to reports/gate.json and gate.md."""
-    report = Report(
-        question="Gate",
-        verdict=verdict,
-        sentence=f"Version {version.number} {SENTENCES[verdict]}: {reasons[0].rstrip('.')}.",
-        reasons=reasons,
-        tables=tables_of(checks),
-        facts={
-            "challenger": {"version": version.number, "run_id": version.run_id},
-            "champion": champion and {"version": champion.number, "run_id": champion.run_id},
-            "checks": [asdict(check) for check in checks],
-        },
-    )
+def _written(report: Report, version: Version, champion: Version | None) -> Report:
+    """The report with its sentence and both versions, in reports/gate.json and gate.md."""
+    words = f"{SENTENCES[report.verdict]}: {report.reasons[0].rstrip('.')}."
+    facts = {
+        "challenger": {"version": version.number, "run_id": version.run_id},
+        "champion": champion and {"version": champion.number, "run_id": champion.run_id},
+        "checks": report.facts.get("checks", []),
+    }
+    report = replace(report, sentence=f"Version {version.number} {words}", facts=facts)
     report.write(project.GATE_REPORT)
     return report
 

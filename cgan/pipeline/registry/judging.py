@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cgan.base.errors import ModelError
+from cgan.base.report import Report
 from cgan.models.file_facts import Facts
 from cgan.models.generative import GenerativeModel
 from cgan.models.hardware import available_threads, compute_deterministically
@@ -14,12 +15,17 @@ from cgan.models.model_file import load_generator
 from cgan.params.sections import EvaluateParams, GateParams, Params
 from cgan.pipeline.inputs import Inputs
 from cgan.pipeline.progress import lines_until_done
-from cgan.pipeline.registry.checks import CHAMPION_GROUP, DATA_GROUP, LIMITS_GROUP, Check
+from cgan.pipeline.registry.checks import (
+    CHAMPION_GROUP,
+    DATA_GROUP,
+    LIMITS_GROUP,
+    Check,
+    check_group,
+    decide,
+)
 from cgan.pipeline.registry.client import Registry, Version
-from cgan.pipeline.registry.drawings import Drawings
+from cgan.pipeline.registry.measurements import DataComparison, Drawings, KeptData
 from cgan.pipeline.registry.recorded_run import find
-from cgan.pipeline.registry.rows import check_group
-from cgan.pipeline.registry.todays_data import DataComparison, KeptData
 from cgan.quality.conditions import Conditions, labels_to_draw
 from cgan.quality.evaluate import measure
 from cgan.quality.outliers import OutlierModels
@@ -38,13 +44,11 @@ SECONDS_PER_VALUE, OTHER_SECONDS = 2e-6, 10.0
 
 @dataclass(frozen=True)
 class Judgement:
-    """`models`: of the real images, to be kept. `checks`: of the data alone, where these fail. `notes`: for
-    the report."""
+    """`models`: of the real images, to be kept. `report`: verdict and reasons, without a sentence."""
 
     inputs: Inputs
     models: OutlierModels
-    checks: Sequence[Check]
-    notes: Sequence[str] = ()
+    report: Report
 
 
 def judge(
@@ -74,18 +78,17 @@ def judge(
         real = inputs.judge, inputs.train, inputs.held_out
         outlier_models = OutlierModels.fit_images(*real)
         if not all(check.passed for check in checks):
-            return Judgement(inputs, outlier_models, checks, [DATA_ADVICE])
+            return Judgement(inputs, outlier_models, decide(checks, [DATA_ADVICE]))
         # As the stage `evaluate` has them; fewer where a drawing takes long.
         once = params.evaluate.model_copy(update={"gan_train_kimg": 0.0})
         conditions = Conditions.prepare(*real, once, generators)
-        drawn, *drawn_by_champion = (
-            each.draw(conditions.drawn_labels, conditions.params.seed) for each in generators
-        )
-        measured = [measure(conditions, each) for each in drawn_by_champion]
-        drawings = Drawings.measure(drawn, conditions, outlier_models, *measured)
+        drawn = [each.draw(conditions.drawn_labels, once.seed) for each in generators]
+        before = measure(conditions, drawn[1]) if champion else None
+        accuracy = params.gate.min_judge_accuracy
+        drawings = Drawings.measure(drawn[0], conditions, outlier_models, before, accuracy)
     for group in (LIMITS_GROUP, CHAMPION_GROUP):
         checks += check_group(group, drawings, params.gate)
-    return Judgement(inputs, outlier_models, checks, notes)
+    return Judgement(inputs, outlier_models, decide(checks, notes))
 
 
 def _champion_model(

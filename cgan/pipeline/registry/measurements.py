@@ -1,4 +1,4 @@
-"""Are today's data like those that a version learnt from?
+"""What the gate measures: a generator's drawings, and today's data beside those that a version learnt from.
 
 Today's judge learnt from today's data: it finds the drawings of spoilt data good and those of a good champion
 bad. So data are measured by what is kept at a version's run: how the images of each class looked, and its
@@ -9,32 +9,71 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cgan.base.text import percent
 from cgan.data.arrays import image_digests
 from cgan.data.images import Images, joined
 from cgan.models.model_file import load_tensors, save_tensors
-from cgan.params.sections import GateParams
 from cgan.pipeline.inputs import Inputs
 from cgan.pipeline.project import JUDGE
-from cgan.pipeline.registry.checks import Finding, largest
 from cgan.pipeline.registry.client import GATE_FOLDER, Registry, Version
-from cgan.pipeline.registry.drawings import largest_excess, largest_shift
 from cgan.quality.class_shift import Moments, Shift, largest_shifts
+from cgan.quality.conditions import Conditions
+from cgan.quality.evaluate import measure
+from cgan.quality.evaluation import Evaluation
 from cgan.quality.judge import Judge, load_judge, predict
 from cgan.quality.outliers import Excess, OutlierModels, Samples
-from cgan.quality.proportions import joint_z
 
 KEPT_FILE = "training_data.safetensors"
 KEPT_KIND = "kept_data"  # of the file
 MAX_JUDGED = 5000  # images, at most, that the version's judge sees
-MAX_CLASS_LOSS = 0.25  # of a class's share of the images
+
+
+@dataclass(frozen=True)
+class Drawings:
+    """Measurements of a generator's drawings: their evaluation; of each class the column that is furthest
+    from its training images; and the shares that are like no real image. `champion`: the evaluation of its
+    drawings, under the same conditions, where there is one."""
+
+    evaluation: Evaluation
+    shifts: Sequence[Shift]
+    outliers: Sequence[Excess]
+    champion: Evaluation | None = None
+    images: ClassVar[str] = "drawings"
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        return self.evaluation.names
+
+    @classmethod
+    def measure(
+        cls,
+        drawings: Tensor,
+        conditions: Conditions,
+        models: OutlierModels,
+        champion: Evaluation | None = None,
+        min_judge_accuracy: float = 0.9,
+    ) -> Drawings:
+        """The measurements of drawings uint8 [N, C, H, W] of the conditions' classes, by the judge and by how
+        they look beside real images, whatever the judge sees. `models`: of these real images."""
+        pixels, real_labels, _ = conditions.train.tensors
+        labels = conditions.drawn_labels
+        prediction = predict(conditions.judge, drawings)
+        looks = Moments.of_images(drawings, labels, conditions.classes)
+        looks_of_real = Moments.of_images(pixels, real_labels, conditions.classes)
+        evaluation = measure(conditions, drawings, prediction)
+        return cls(
+            replace(evaluation, min_judge_accuracy=min_judge_accuracy),
+            largest_shifts(looks, looks_of_real, drawings.shape[1:]),
+            models.excesses(Samples.measure(drawings, prediction.features, labels)),
+            champion,
+        )
 
 
 @dataclass(frozen=True)
@@ -92,6 +131,7 @@ class DataComparison:
     group_size: float = 1.0
     shifts: Sequence[Shift] = ()
     outliers: Sequence[Excess] = ()
+    images: ClassVar[str] = "new images"
 
     @classmethod
     def measure(cls, kept: KeptData, inputs: Inputs) -> DataComparison:
@@ -119,39 +159,3 @@ def mean_group_size(inputs: Inputs) -> float:
         return 1.0
     sizes = np.concatenate([np.unique(part, return_counts=True)[1] for part in groups])
     return float(np.square(sizes).sum() / sizes.sum())
-
-
-# -- Measurements of the rows -------------------------------------------------------------------------
-
-
-def shift(data: DataComparison, limits: GateParams) -> Finding | None:
-    if not data.shifts:
-        return None
-    return largest_shift(data.shifts, limits.max_class_shift, data.class_names)
-
-
-def outliers(data: DataComparison, limits: GateParams) -> Finding | None:
-    if not data.outliers:
-        return None
-    return largest_excess(data.outliers, limits.max_outliers, "new images", data.class_names)
-
-
-def class_loss(data: DataComparison, _: GateParams) -> Finding:
-    """The largest part of its share of the images that a class has lost, less what chance explains. Groups
-    are drawn whole, so the variance is as many times larger (Kish, Survey Sampling, 1965, 5.4)."""
-    counts, before = data.counts, data.kept.looks.counts
-    shares, shares_before = counts / counts.sum(), before / before.sum()
-    # Of two binomial shares whose difference is 0, with the shares of both taken together.
-    pooled = (counts + before) / (counts + before).sum()
-    variance = pooled * (1 / counts.sum() + 1 / before.sum()) * data.group_size
-    certain = shares_before - shares - joint_z(len(shares)) * variance.sqrt()
-    lost = (certain / shares_before).nan_to_num(nan=0.0).tolist()
-    parts = zip(data.class_names, lost, shares.tolist(), shares_before.tolist(), strict=True)
-    found = [
-        (
-            part,
-            f"class {name} has {percent(now)} of the images, {percent(then)} of {data.kept.owner}",
-        )
-        for name, part, now, then in parts
-    ]
-    return largest(found, MAX_CLASS_LOSS)
