@@ -9,9 +9,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from cgan.base.files import locked, remove, sha256_of, write_json, write_text
 from cgan.drawing.card import model_card
 from cgan.models.file_facts import Facts, read_facts
@@ -36,7 +33,6 @@ FILES = {
     "networks": (GENERATOR,),
 }
 
-PREVIEW = "A first look/by step"  # MLflow sorts its panels by name: it comes first
 NOTE_TAG = "mlflow.note.content"  # what MLflow's pages show on top, in Markdown
 
 
@@ -78,8 +74,8 @@ def send_training(run: TrackedRun, steps: int) -> None:
     )
     if "training_s" in run.training:
         run.log_metrics([("time/training_s", run.training["training_s"], 0, ended_ms)])
-    for step, path in preview_paths(project.PREVIEWS).items():
-        run.log_image(PREVIEW, np.asarray(Image.open(path)), step, time_of(step))
+    # No images of MLflow's: its pages write all params of the run above each.
+    run.log_files(preview_paths(project.PREVIEWS).values(), "samples/by_step")
     run.client.set_terminated(run.run_id, "FINISHED", ended_ms)
 
 

@@ -31,8 +31,8 @@ def test_a_training_is_one_complete_run_with_nothing_twice(finished: Project) ->
         assert point.value == pytest.approx(made[key], rel=1e-4), "six digits"
     probes = client.get_metric_history(run.info.run_id, "probe/conditional_accuracy")
     assert len(probes) >= 2 and probes[-1].step == STEPS
-    pictures = [file.path for file in client.list_artifacts(run.info.run_id, "images")]
-    assert {*map(int, re.findall(r"step\+(\d+)", "\n".join(pictures)))} >= {0, STEPS}
+    pictures = {file.path for file in client.list_artifacts(run.info.run_id, "samples/by_step")}
+    assert {f"samples/by_step/step-{step:06}.png" for step in (0, STEPS)} <= pictures
     files = {file.path for file in client.list_artifacts(run.info.run_id)}
     assert {"run.html", "grid.png", "confusion_matrix.png"} <= files
     (model,) = client.search_logged_models([run.info.experiment_id])

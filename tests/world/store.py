@@ -109,11 +109,6 @@ class Store:
         query = "select step from metrics where key = ? order by step"
         return [step for (step,) in self.rows(query, key)]
 
-    def pictures(self) -> list[str]:
-        """Key and step of each that is kept beside it in full size."""
-        found = (self.path.parent / "mlartifacts").rglob("images/*.png")
-        return sorted(path.name.partition("+timestamp")[0] for path in found)
-
     def runs(self) -> list[tuple[str, str, str]]:
         return self.rows("select run_uuid, name, status from runs order by start_time")
 

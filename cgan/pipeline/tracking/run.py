@@ -1,13 +1,12 @@
 """The MLflow run of a training: found by its key or made, and completed.
 
 What the run has is asked for first, so that nothing is in it twice, whatever was killed at whatever moment:
-the steps of a metric, the names of pictures, the model. A file takes the place of itself.
+the steps of a metric, the model. A file takes the place of itself.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import math
 import tempfile
@@ -15,9 +14,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast
-
-import numpy as np
-from numpy.typing import NDArray
 
 from cgan.base.errors import TrackingError
 from cgan.base.files import read_json
@@ -139,16 +135,6 @@ class TrackedRun:
         finite = [metric for metric in metrics if math.isfinite(metric.value)]
         for start in range(0, len(finite), BATCH):
             self.client.log_batch(self.run_id, finite[start : start + BATCH])
-
-    def log_image(self, name: str, image: NDArray[np.uint8], step: int, time_ms: int) -> None:
-        """uint8 [H, W] or [H, W, 3]."""
-        mark = f"{name.rpartition('/')[2]}+step+{step}+"  # MLflow ends the name of each at random
-        if not any(mark in path for path in self._pictures):
-            self.client.log_image(self.run_id, image, None, name, step, time_ms)
-
-    @functools.cached_property
-    def _pictures(self) -> list[str]:
-        return [found.path for found in self.client.list_artifacts(self.run_id, "images")]
 
     def log_files(self, paths: Iterable[Path], folder: str = "") -> None:
         for path in paths:
