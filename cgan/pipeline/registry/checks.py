@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -157,18 +158,7 @@ def excess_distance(drawings: Drawings, _: float) -> Finding | None:
     return Finding(excess.value, excess.interval, kind="number")
 
 
-def distance_change(drawings: Drawings, against: str) -> Finding | None:
-    return _change(drawings, "fid_judge", tolerated=0.0, against=against)
-
-
-def accuracy_change(drawings: Drawings, _: None) -> Finding | None:
-    """Half a drawing of a hundred nobody would notice, and two seeds differ by as much."""
-    return _change(drawings, "conditional_accuracy", tolerated=0.005)
-
-
-def _change(
-    drawings: Drawings, key: str, tolerated: float, against: str = "not_worse"
-) -> Finding | None:
+def change(key: str, tolerated: float, drawings: Drawings, against: str | None) -> Finding | None:
     """The change of a metric from the champion's value. It may not be clearly worse, by more than
     `tolerated`; "better" asks for a better one. The interval is at 95 % for both metrics (Bonferroni)."""
     if drawings.champion is None:
@@ -176,10 +166,10 @@ def _change(
     score = drawings.evaluation.score(key)
     scores = score, drawings.champion.score(key)
     new, old = (Estimate.restored(each.value, each.replicates) for each in scores)
-    change = new - old
-    t = critical_t(len(change.replicates) - 1, comparisons=2)
-    reach = t * float(change.replicates.std())
-    low, high = change.value - reach, change.value + reach
+    difference = new - old
+    t = critical_t(len(difference.replicates) - 1, comparisons=2)
+    reach = t * float(difference.replicates.std())
+    low, high = difference.value - reach, difference.value + reach
     least_gain, most_gain = (-high, -low) if score.better == "lower" else (low, high)
     is_better, is_worse = least_gain > 0, most_gain < -tolerated
     verdict = NOT_DIFFERENT
@@ -187,9 +177,9 @@ def _change(
         verdict = "better than" if is_better else "worse than"
     kind: Kind = "points" if score.kind == "share" else "difference"
     now, before = (in_words(each.value, score.kind, 2) for each in (new, old))
-    by, least, most = (in_words(each, kind, 2) for each in (change.value, low, high))
+    by, least, most = (in_words(each, kind, 2) for each in (difference.value, low, high))
     return Finding(
-        change.value,
+        difference.value,
         (low, high),
         is_better if against == "better" else not is_worse,
         f"{now}, {verdict} the champion's {before}",
@@ -261,8 +251,14 @@ ROWS = {
         ),
     ),
     CHAMPION_GROUP: (
-        Row("fid_judge", "against_champion", "Fréchet distance", distance_change),
-        Row("conditional_accuracy", None, "conditional accuracy", accuracy_change),
+        Row("fid_judge", "against_champion", "Fréchet distance", partial(change, "fid_judge", 0.0)),
+        # Half a drawing of a hundred nobody would notice, and two seeds differ by as much.
+        Row(
+            "conditional_accuracy",
+            None,
+            "conditional accuracy",
+            partial(change, "conditional_accuracy", 0.005),
+        ),
     ),
 }
 
@@ -312,20 +308,19 @@ def check_group(group: str, subject: Any, limits: GateParams, heading: str = "")
         if passed is None:
             low, high = finding.interval or (finding.value, finding.value)
             passed = low <= limit if at_most else high >= limit
-        checks.append(
-            Check(
-                group=heading or group,
-                name=row.name,
-                what=f"{row.what} {finding.note}".rstrip(),
-                value=finding.value,
-                interval=finding.interval,
-                kind=finding.kind,
-                limit=limit,
-                at_most=at_most,
-                passed=passed,
-                why=finding.why,
-            )
+        check = Check(
+            group=heading or group,
+            name=row.name,
+            what=f"{row.what} {finding.note}".rstrip(),
+            value=finding.value,
+            interval=finding.interval,
+            kind=finding.kind,
+            limit=limit,
+            at_most=at_most,
+            passed=passed,
+            why=finding.why,
         )
+        checks.append(check)
     return checks
 
 

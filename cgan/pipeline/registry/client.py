@@ -1,9 +1,7 @@
 """MLflow's registry: its versions of the generator, and which of them is served.
 
-The alias `champion` alone says which one is served, and the call that sets it is the last of a promotion:
-one that was killed before it has changed nothing that is read, and is done by running it again. A version's
-tags say since when, why and in whose place it became champion; `rollback` reads them backwards.
-See docs/adr/0015-one-alias-says-who-is-served.md.
+The alias `champion` alone says which one is served; the call that sets it is the last of a promotion. See
+docs/adr/0015-one-alias-says-who-is-served.md.
 """
 
 from __future__ import annotations

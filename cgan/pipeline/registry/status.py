@@ -17,36 +17,19 @@ from cgan.base.errors import CganError
 from cgan.base.files import read_json
 from cgan.base.hosts import is_server, mlflow_page
 from cgan.base.text import printable
+from cgan.pipeline import project
 from cgan.pipeline.params_file import load_params
-from cgan.pipeline.project import (
-    BESIDE_REAL,
-    DATA_SOURCE,
-    DVC_LOCK,
-    EVALUATION,
-    GENERATOR,
-    GRID,
-    RUN_LOCATION,
-    RUN_PAGE,
-    TRAINING,
-    home,
-)
 from cgan.pipeline.registry.client import SUMMARY, open_registry
 from cgan.pipeline.registry.recorded_run import ProjectRun
-from cgan.pipeline.tracking.store import (
-    QUALITY_TAG,
-    SOURCE_TAG,
-    experiment_name,
-    is_absent,
-    store_uri,
-)
+from cgan.pipeline.tracking import store
 
 UI = "http://127.0.0.1:5000"  # of `cgan ui` and `make up`
-IS_TRAINING = f"tags.`{SOURCE_TAG}` = 'cgan.stages.train'"
+IS_TRAINING = f"tags.`{store.SOURCE_TAG}` = 'cgan.stages.train'"
 
 
 def print_status(root: Path, console: Console) -> None:
     """Print data, what is running, champion, verdict and training; of a store that cannot be used, why."""
-    for source in (_data, _at_work, _store):
+    for source in (_data, _at_work, _in_mlflow):
         try:
             for name, words in source(root):
                 line = Text(f"{name:15}", "bold cyan").append(printable(words))
@@ -56,9 +39,9 @@ def print_status(root: Path, console: Console) -> None:
 
 
 def _data(root: Path) -> Iterator[tuple[str, str]]:
-    last = home(root) / DVC_LOCK
-    if (root / DATA_SOURCE).exists():
-        data = read_json(root / DATA_SOURCE)
+    last = project.home(root) / project.DVC_LOCK
+    if (root / project.DATA_SOURCE).exists():
+        data = read_json(root / project.DATA_SOURCE)
         yield "Data", f"{data['rows']:,} rows of {data['source']}: {data['origin']}"
     elif last.is_file():  # scheduled runs work in checkouts
         yield "Data", f"in the cache, of a scheduled run: `cp {last} . && dvc checkout`"
@@ -72,15 +55,15 @@ def _at_work(root: Path) -> Iterator[tuple[str, str]]:
         command = " ".join((process.info["cmdline"] or [])[1:])
         found = re.fullmatch(r"-m cgan\.(?:stages\.|cli )(\w+)", command)
         folder = Path(process.info["cwd"] or "/")
-        if found and (folder == root or home(root) / "checkouts" in folder.parents):
+        if found and (folder == root or project.home(root) / "checkouts" in folder.parents):
             began = datetime.fromtimestamp(process.info["create_time"], UTC)
             where = "here" if folder == root else "in a checkout"
             yield "Running", f"{found[1]}, {where}, since {began:%d %b %H:%M} UTC"
 
 
-def _store(root: Path) -> Iterator[tuple[str, str]]:
+def _in_mlflow(root: Path) -> Iterator[tuple[str, str]]:
     params = load_params(root / "params.yaml")
-    if is_absent(store_uri(root)):
+    if store.is_absent(store.store_uri(root)):
         yield "Champion", "none yet: `dvc repro` trains, then `cgan gate` makes the first"
         return
     with open_registry(params.gate.model) as registry:
@@ -93,7 +76,7 @@ def _store(root: Path) -> Iterator[tuple[str, str]]:
             yield "", _quality(registry.client.get_run(champion.run_id))
         for version in versions[:1]:
             yield "Verdict", version.tags.get(SUMMARY, f"version {version.number}: none yet")
-        name = experiment_name(params.tracking.experiment)
+        name = store.experiment_name(params.tracking.experiment)
         experiment = registry.client.get_experiment_by_name(name)
         places = [experiment.experiment_id] if experiment else []
         for run in registry.client.search_runs(places, IS_TRAINING, max_results=1):
@@ -108,21 +91,21 @@ def _store(root: Path) -> Iterator[tuple[str, str]]:
 
 
 def _quality(run: Any) -> str:
-    return str(run.data.tags.get(QUALITY_TAG) or "not evaluated yet: `dvc repro` does it")
+    return str(run.data.tags.get(store.QUALITY_TAG) or "not evaluated yet: `dvc repro` does it")
 
 
 def summary() -> Iterator[str]:
     """Lines. Raises CganError while the pipeline has not run."""
-    if not (EVALUATION.is_file() and GENERATOR.is_file()):
+    if not (project.EVALUATION.is_file() and project.GENERATOR.is_file()):
         raise CganError(
-            f"{EVALUATION} or {GENERATOR}: not found. Run the pipeline first, `make repro` or `dvc repro`; "
-            "`cgan status` shows one that is running."
+            f"{project.EVALUATION} or {project.GENERATOR}: not found. Run the pipeline first, `make repro` "
+            "or `dvc repro`; `cgan status` shows one that is running."
         )
     evaluation = ProjectRun(Path()).evaluation
     run: dict[str, Any] = {}
     with contextlib.suppress(CganError):
-        run = read_json(TRAINING)
-        run |= read_json(RUN_LOCATION)
+        run = read_json(project.TRAINING)
+        run |= read_json(project.RUN_LOCATION)
     yield evaluation.report(run.get("training_s")).as_text()
     yield ""
     drawn, held_out = (evaluation.context[key] for key in ("drawn_images", "reference_images"))
@@ -132,8 +115,8 @@ def summary() -> Iterator[str]:
     classes = ", ".join((evaluation.class_names or [numbers])[:3])
     local_command = Path(".venv/bin/cgan")  # of `make`: it may be on nobody's PATH
     command = local_command if local_command.is_file() else "cgan"
-    yield f"  its page      {RUN_PAGE}: open it in a browser; it needs no server"
-    yield f"  sample grid   {GRID}; beside real images: {BESIDE_REAL}"
+    yield f"  its page      {project.RUN_PAGE}: open it in a browser; it needs no server"
+    yield f"  sample grid   {project.GRID}; beside real images: {project.BESIDE_REAL}"
     yield f"  draw more     {command} draw {shlex.quote(classes)} --seed 7"
     yield f"  sharing       {command} sharing says whether they may be shared"
     yield "  keep it       git commit -m 'My results' dvc.lock"

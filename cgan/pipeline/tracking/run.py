@@ -61,15 +61,13 @@ class TrackedRun:
         experiment = store.experiment_id(client, training["experiment"])
         key = training["run_key"]
         with store.store_locked():  # two at once find one run
-            runs = list(client.search_runs([experiment], f"tags.`{store.RUN_KEY_TAG}` = '{key}'"))
-            if not runs:
-                tags = {store.RUN_KEY_TAG: key}
-                runs = [
-                    client.create_run(experiment, training["began_ms"], tags, training["run_name"])
-                ]
+            found = client.search_runs([experiment], f"tags.`{store.RUN_KEY_TAG}` = '{key}'")
+            tags, name = {store.RUN_KEY_TAG: key}, training["run_name"]
+            self.mlflow_run = next(iter(found), None) or client.create_run(
+                experiment, training["began_ms"], tags, name
+            )
         self.client = client
         self.training = training
-        self.mlflow_run = runs[0]
         self.run_id = self.mlflow_run.info.run_id
         self.location = {
             "run_id": self.run_id,
@@ -122,13 +120,12 @@ class TrackedRun:
         known = self.mlflow_run.data.metrics
         now_ms = time.time_ns() // 1_000_000
         # At step 0: MLflow draws a single number of a later step as a line chart of one dot.
-        self._log_batches(
-            [
-                Metric(key, value, now_ms, step=0, model_id=model_id)
-                for key, value in numbers.items()
-                if known.get(key) != value
-            ]
-        )
+        metrics = [
+            Metric(key, value, now_ms, step=0, model_id=model_id)
+            for key, value in numbers.items()
+            if known.get(key) != value
+        ]
+        self._log_batches(metrics)
 
     def _log_batches(self, metrics: Sequence[Metric]) -> None:
         """All that are finite, as charts can show."""
