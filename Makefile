@@ -3,18 +3,23 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DEV := $(VENV)/.dev
 # An environment has absolute paths: in a clone that was moved or copied it is made again.
 ifneq ($(wildcard $(VENV)/pyvenv.cfg),)
 ifeq ($(shell grep -F " $(abspath $(VENV))" $(VENV)/pyvenv.cfg),)
 MOVED := --clear
-.PHONY: $(READY)
+.PHONY: $(READY) $(DEV)
 endif
 endif
-ALL := pipeline,train,serve,pretrained,kaggle,postgres,sweep,dev
+# What `make repro` and production need; tests and checks need all.
+EXTRAS := pipeline,train,serve,kaggle
+ALL := $(EXTRAS),pretrained,postgres,sweep,dev
 INSTALL := -m pip install --quiet --disable-pip-version-check
 # pip resolves neither for the oldest versions nor for other Pythons, and finds no build of torch for the CPU.
-UV = .cgan/uv/bin/uv pip install --quiet $(if $(TORCH),--torch-backend $(TORCH)) --python $(BIN)/python
-WITH = $(if $(TORCH),$(UV) torch && )$(BIN)/python $(INSTALL) --no-compile -c constraints.txt
+UV_BIN := $(shell command -v uv)
+UV = $(or $(UV_BIN),.cgan/uv/bin/uv) pip install --quiet $(if $(TORCH),--torch-backend $(TORCH)) --python $(BIN)/python
+PIP = $(if $(UV_BIN),$(UV),$(BIN)/python $(INSTALL) --no-compile)
+WITH = $(if $(TORCH),$(UV) torch && )$(PIP) -c constraints.txt
 # pip compiles on one core, and tests that nobody runs too. Files for other Pythons fail, and are no matter.
 COMPILE = $(BIN)/python -m compileall -q -j 0 -x '/tests/' $(VENV)/lib > /dev/null 2>&1 || true
 # What Python compiled is kept, or every process of the tests compiles it anew.
@@ -33,19 +38,19 @@ help: ## Show this list
 
 env: $(READY) ## Make the environment (.venv) if it is missing or pyproject.toml or constraints.txt changed
 
-$(READY): pyproject.toml constraints.txt $(if $(TORCH),.cgan/uv/.ready)
+$(READY) $(DEV): pyproject.toml constraints.txt $(if $(TORCH),.cgan/uv/.ready)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "cgan needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
-	@echo "Making the environment in $(VENV), once: $(if $(ALL),two to five minutes,a minute or two), mostly downloads."
+	@echo "Making the environment in $(VENV), once: $(if $(EXTRAS),two to five minutes,a minute or two), mostly downloads."
 	@command -v nvidia-smi > /dev/null || [ "$(TORCH)" ] || \
 	  echo "pip takes torch with CUDA on Linux, 4.4 GB more. No NVIDIA driver is here. Without: make $(or $(GOAL),$(MAKECMDGOALS),env) TORCH=cpu"
 	$(PYTHON) -m venv $(MOVED) $(VENV)
-	$(WITH) -e '.$(if $(ALL),[$(ALL)])'
+	$(WITH) -e '.$(if $(EXTRAS),[$(if $(filter $@,$(DEV)),$(ALL),$(EXTRAS))])'
 	@$(COMPILE)
-	@touch $@
+	@touch $(READY) $@
 
 draw: ## Draw 2024 with the embedded generator, in an environment of six packages (.cgan/draw)
-	@$(MAKE) --silent --no-print-directory env VENV=.cgan/draw ALL= COMPILE=: GOAL=draw
+	@$(MAKE) --silent --no-print-directory env VENV=.cgan/draw EXTRAS= COMPILE=: GOAL=draw
 	@.cgan/draw/bin/cgan draw $(or $(TEXT),2024)
 
 repro: $(READY) ## Run the stages that are stale; print the metrics, and where to find pictures and runs
@@ -57,13 +62,13 @@ repro: $(READY) ## Run the stages that are stale; print the metrics, and where t
 # for by default those with few tests come last, and the longest are among them.
 PROCESSES ?= 3
 PYTEST = $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder --durations 15 --durations-min 1
-test: $(READY) ## Run the quick tests
+test: $(DEV) ## Run the quick tests
 	$(PYTEST) $(LEFT_OUT)
 
-test-gpu: $(READY) ## Run the tests that need a CUDA device
+test-gpu: $(DEV) ## Run the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
 
-test-all: $(READY) ## Run the checks and all tests, also with oldest and newest versions (half an hour on two cores); writes .cgan/test-all.json
+test-all: $(DEV) ## Run the checks and all tests, also with oldest and newest versions (half an hour on two cores); writes .cgan/test-all.json
 	@mkdir -p .cgan; passed=false; began=$$(date +%s); commit="$$(git rev-parse HEAD)$$(git diff --quiet HEAD || echo ', changed')"; \
 	$(MAKE) --no-print-directory check test && $(PYTEST) -m 'slow and not gpu' && \
 	$(MAKE) --no-print-directory test-lowest test-newest && passed=true; \
@@ -71,13 +76,13 @@ test-all: $(READY) ## Run the checks and all tests, also with oldest and newest 
 	  $$(($$(date +%s) - began)) \
 	  > .cgan/test-all.json; cat .cgan/test-all.json; $$passed
 
-check: $(READY) ## Check format, lint, types, import contracts, declared dependencies and security
+check: $(DEV) ## Check format, lint, types, import contracts, declared dependencies and security
 	@$(MAKE) --no-print-directory -j2 --output-sync types lint
 
-types: $(READY)
+types: $(DEV)
 	mypy
 
-lint: $(READY)
+lint: $(DEV)
 	ruff format --check .
 	ruff check .
 	DENO_NO_UPDATE_CHECK=1 deno fmt --check --quiet
@@ -86,30 +91,30 @@ lint: $(READY)
 	deptry .
 	bandit --quiet --severity-level medium --recursive --configfile pyproject.toml cgan flows
 
-audit: $(READY) ## Look for known vulnerabilities in the installed packages (asks the package index)
+audit: $(DEV) ## Look for known vulnerabilities in the installed packages (asks the package index)
 	$(PYTHON) -m venv .cgan/audit
 	.cgan/audit/bin/python $(INSTALL) pip-audit
 	$(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check > .cgan/audit/installed.txt
 	.cgan/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement .cgan/audit/installed.txt
 
-sbom: $(READY) ## List the installed packages and their licenses, as CycloneDX in .cgan/sbom.json
+sbom: $(DEV) ## List the installed packages and their licenses, as CycloneDX in .cgan/sbom.json
 	$(PYTHON) -m venv .cgan/audit
 	.cgan/audit/bin/python $(INSTALL) cyclonedx-bom
 	.cgan/audit/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file .cgan/sbom.json $(BIN)/python
 
 # pdoc sees no name that is loaded when it is asked for.
-docs: $(READY) ## Render the docstrings of the Python interface as pages (.cgan/docs)
+docs: $(DEV) ## Render the docstrings of the Python interface as pages (.cgan/docs)
 	@$(BIN)/python -c "import cgan, pathlib, pdoc; vars(cgan).update((name, getattr(cgan, name)) for name in cgan.__all__); \
 	  pdoc.pdoc('cgan', output_directory=pathlib.Path('.cgan/docs'))"
 	@echo .cgan/docs/cgan.html
 
-bench: $(READY) ## Measure training, quality, service and page; check what the docs promise (10 minutes)
+bench: $(DEV) ## Measure training, quality, service and page; check what the docs promise (10 minutes)
 	python -m benchmarks short
 
-bench-all: $(READY) ## The same with more rounds and 3 seeds (an hour)
+bench-all: $(DEV) ## The same with more rounds and 3 seeds (an hour)
 	python -m benchmarks all
 
-bench-gpu: $(READY) ## Measure training speed and quality on a CUDA device
+bench-gpu: $(DEV) ## Measure training speed and quality on a CUDA device
 	python -m benchmarks gpu
 
 # In an environment of its own, which goes afterwards. Left out: to compile what will be imported twice, and what no
@@ -142,7 +147,7 @@ constraints: .cgan/uv/.ready ## Write constraints.txt: today's newest versions o
 	.cgan/uv/bin/python $(INSTALL) uv
 	@touch $@
 
-format: $(READY) ## Format the code
+format: $(DEV) ## Format the code
 	ruff format .
 	ruff check --fix .
 	DENO_NO_UPDATE_CHECK=1 deno fmt
