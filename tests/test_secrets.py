@@ -1,7 +1,6 @@
 """Keys planted in the environment, looked for afterwards in everything that was written or said."""
 
 import base64
-import json
 import logging
 import shutil
 import uuid
@@ -11,9 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import (
-    JSON,
     ROOT,
-    Answer,
     Store,
     a_model,
     commit,
@@ -24,9 +21,7 @@ from conftest import (
 )
 from mlflow import MlflowClient
 
-from cgan.base.errors import DataError, TrackingError
-from cgan.data import read
-from cgan.params.sections import DataParams
+from cgan.base.errors import TrackingError
 from cgan.pipeline.project import SOURCE_FOLDER, TRAINING
 from cgan.pipeline.tracking.logged_model import save_mlflow_model
 from cgan.pipeline.tracking.run import open_run, read_training
@@ -61,27 +56,6 @@ def holding(*folders: Path) -> list[str]:
     files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     assert files
     return [str(path) for path in files if any(form in path.read_bytes() for form in FORMS)]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("variable", ["KAGGLE_KEY", "KAGGLE_API_TOKEN"])
-def test_a_key_is_nowhere_after_downloads_that_fail(
-    said: Callable[[], str],
-    kaggle: Callable[..., Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    variable: str,
-) -> None:
-    monkeypatch.setenv(variable, MARK)
-    echo = json.dumps({"code": 1, "message": f"{MARK} and {FORMS[1].decode()}"}).encode()
-    for answer in (Answer(echo, 401, JSON), Answer(echo, 503, JSON), Answer(b"label", cut=1000)):
-        server = kaggle(answer)
-        with pytest.raises(DataError) as caught:
-            read.fetch(DataParams(source="kaggle"), tmp_path / "train.csv", tmp_path / "pictures")
-        assert any(FORMS[1].decode() in sent or MARK in sent for _, sent in server.seen)
-        with (tmp_path / "said").open("a") as file:
-            file.write(f"{caught.value} {said()}")
-    assert holding(tmp_path) == []
 
 
 def test_keys_are_nowhere_after_trainings_whose_server_refuses(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import KEY, Answer, KaggleServer, csv_lines, plain, uneven, write_folder, zip_of
+from conftest import JSON, KEY, Answer, KaggleServer, csv_lines, plain, uneven, write_folder, zip_of
 
 import cgan
 from cgan.base.errors import DataError
@@ -23,6 +23,7 @@ CSV = ("\n".join(csv_lines(plain(uneven(width=8)))) + "\n").encode()
 GOOD = b"label,pixel0\n0,1\n"
 TARGET = Path("data/raw/train.csv")
 DEFAULTS = DataParams()
+BASIC = base64.b64encode(f"someone:{KEY}".encode()).decode()  # what is sent
 Start = Callable[..., KaggleServer]
 
 
@@ -134,7 +135,6 @@ def test_bombs_and_broken_archives_leave_what_was_there(content: bytes, words: s
 
 
 def test_kaggle_gives_the_file_of_a_competition_or_dataset(kaggle: Start) -> None:
-    basic = base64.b64encode(f"someone:{KEY}".encode()).decode()
     packed = Answer(ZIP, name="train.csv.zip")
     for answer, slug in ((packed, "digit-recognizer"), (Answer(CSV), "someone/digits")):
         call = "DownloadDataset" if "/" in slug else "DownloadDataFile"
@@ -143,18 +143,22 @@ def test_kaggle_gives_the_file_of_a_competition_or_dataset(kaggle: Start) -> Non
         info = fetch(source="kaggle", kaggle=slug)
         assert TARGET.read_bytes() == CSV and (info["source"], info["origin"]) == ("kaggle", slug)
         path, authorization = server.seen[-1]
-        assert path.endswith(call) and authorization == f"Basic {basic}"
+        assert path.endswith(call) and authorization == f"Basic {BASIC}"
 
 
 TOKEN = r"refused them \(401\).*/settings/api.*KAGGLE_API_TOKEN.*kaggle\.json"
 
 
 def test_refusals_by_kaggle_give_the_link_and_are_not_retried(
-    kaggle: Start, monkeypatch: pytest.MonkeyPatch
+    kaggle: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """And say no key, which the server says back."""
+    caplog.set_level("DEBUG")
+    echo = f'{{"message": "{KEY} {BASIC}"}}'.encode()
     for status, words in ((401, TOKEN), (403, "403.*kaggle.com/competitions/digit-rec.*/rules")):
-        server = kaggle(Answer(status=status))
-        assert re.search(words, refuses(source="kaggle"))
+        server = kaggle(Answer(echo, status, JSON))
+        said = refuses(source="kaggle")
+        assert re.search(words, said) and not re.search(f"{KEY}|{BASIC}", said + caplog.text)
         assert server.downloads == 1
     monkeypatch.delenv("KAGGLE_USERNAME")
     assert re.search(TOKEN, refuses(source="kaggle")), "one of the pair alone"
