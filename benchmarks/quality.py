@@ -18,7 +18,7 @@ from cgan.quality.evaluation import Evaluation
 from cgan.quality.judge import Judge, accuracy, train_judge
 from cgan.training.fit import Run
 
-from .common import Scale, digits, divided, report, sample_digits
+from .common import Scale, digits, divided, report, sample
 
 OF_SMALL = (
     "conditional_accuracy",
@@ -49,15 +49,15 @@ def of_presets(scale: Scale) -> Report:
     names = [metric.name for metric in METRICS.values()]
     return report(
         Table("Presets", ("who", "s of training", *names), rows),
-        f"On {about}: {len(train):,} to learn from, {len(held_out):,} held out, one judge. Mean ± standard "
-        f"deviation of seeds {', '.join(map(str, scale.seeds))}.",
+        f"Of {about} {len(held_out):,} are held out; one judge. Mean ± standard deviation of seeds "
+        f"{', '.join(map(str, scale.seeds))}.",
         presets=figures,
     )
 
 
 def of_small_sets(scale: Scale) -> Report:
     """Trained on as many images of each class; all else is alike for all sizes."""
-    images = sample_digits()
+    images = sample()
     train, held_out = divided(images)
     judge = judge_of(images, scale)
     rows: list[Sequence[Cell]] = []
