@@ -52,7 +52,7 @@ CEILINGS = {
     "cgan/training": 1_602,
     "cgan/utility": 871,
     "flows": 858,
-    "tests": 12_374,
+    "tests": 12_352,
 }
 PAGE_LINES = 1_332  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/
