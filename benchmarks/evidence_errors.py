@@ -145,12 +145,12 @@ def of_digits(repetition: int, folder: Path) -> tuple[Difference, float]:
     training = resolve(TrainChoices.model_validate(preset_params("fast") | changes))
     hardware = choose_hardware("auto", "auto")
     fold_of = assign_folds(data.labels, units_of(data), CROSS_FOLDS, seed, data.class_names)
-    rounds = rounds_by_fold(data, fold_of, training, recipe, None, seed, folder, hardware)
+    rounds = rounds_by_fold(data, fold_of, training, None, seed, recipe, folder, hardware)
     outcomes = [each.outcome() for each in rounds]
     found = effect(outcomes, BASELINES, folded=True)
     truth = list[float]()
     for each in rounds:
-        there = replace(each, test=unseen, units=torch.arange(len(unseen))).outcome()
+        there = replace(each, test=unseen, units=np.arange(len(unseen))).outcome()
         truth.append(there.mean_accuracy(DRAWN) - there.mean_accuracy(found.baseline))
     return found.overall, fmean(truth)
 

@@ -1,14 +1,20 @@
-"""The images of which an attacker asks whether they were trained on."""
+"""The images of which an attacker asks whether they were trained on, and his *shadows*: generators by the
+same recipe, each trained on half of all images."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import numpy as np
 
 from cgan.base.errors import DataError
+from cgan.base.progress import Progress
 from cgan.data.images import Images, joined
 from cgan.data.splitting import units_of
+from cgan.params.sections import TrainChoices
 from cgan.privacy.membership import Attack, BoolArray, FloatArray, IntArray, attack
+from cgan.utility.rounds import PartGenerator
+from cgan.utility.sets import assign_folds
 
 MIN_PER_SIDE = 6  # members, and non-members: as many as a hold-out has at least
 MAX_PER_SIDE = 1_500
@@ -16,11 +22,14 @@ MAX_PER_SIDE = 1_500
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """`images`, N of them, at `rows` int64 [N] of training and held-out images together; `unit` int64 [N]:
-    those of one group, or copies, are asked about together. Of each of U units `member` bool [U]: was it
+    """`images`, N of them, at `rows` int64 [N] of `data`, training and held-out images together; `unit` int64
+    [N]: those of one group, or copies, are asked about together. Of each of U units `member` bool [U]: was it
     trained on? `strata` int64 [U]: units of one class, and of about one size, for the mean of many scores
-    spreads less, and a split that keeps groups whole fills up its smaller part with small ones."""
+    spreads less, and a split that keeps groups whole fills up its smaller part with small ones. `units` of
+    `data`: the row of the first image in it."""
 
+    data: Images
+    units: IntArray
     images: Images
     rows: IntArray
     unit: IntArray
@@ -33,7 +42,6 @@ class Candidates:
         """The images of at most MAX_PER_SIDE members and non-members, and of classes that both sides have.
         Raises DataError where fewer than MIN_PER_SIDE are left."""
         data = joined(train, held_out)
-        # A unit is named by the row of its first image.
         units = np.concatenate([units_of(train), units_of(held_out) + len(train)])
         usable = (train.counts > 0)[data.labels] & (held_out.counts > 0)[data.labels]
         is_member, chosen = units < len(train), list[IntArray]()
@@ -49,6 +57,8 @@ class Candidates:
         names, unit, sizes = np.unique(units[rows], return_inverse=True, return_counts=True)
         size = np.log2(sizes).astype(np.int64)
         return cls(
+            data=data,
+            units=units,
             images=data.at(rows),
             rows=rows,
             unit=unit,
@@ -69,3 +79,32 @@ class Candidates:
         firsts = np.unique(self.unit[order], return_index=True)[1]
         exposed: IntArray = order[np.sort(firsts)[:count]]
         return exposed
+
+    def shadows(
+        self,
+        training: TrainChoices,
+        count: int,
+        labels: IntArray,
+        folder: Path,
+        progress: Progress,
+    ) -> list[tuple[PartGenerator, BoolArray]]:
+        """`count` shadows, which draw `labels`, two of each division of all images into halves: with units
+        whole, and with as much of each class. And which of `images` each has not seen, bool [N]. Raises
+        DataError where a class has one unit alone."""
+        data, shadows = self.data, []
+        for number in range(count):
+            seed = self.seed + number // 2
+            half_of = assign_folds(data.labels, self.units, 2, seed, data.class_names)
+            unseen = half_of == number % 2
+            shadow = PartGenerator(
+                name=f"generator {number + 1} of {count}",
+                images=data.at(~unseen),
+                # None has the seed of the generator, which the attacker does not know.
+                training=training.model_copy(update={"seed": training.seed + 1 + number}),
+                folder=folder,
+                labels=labels,
+                seed=self.seed + 1 + number,
+                progress=progress,
+            )
+            shadows.append((shadow, unseen[self.rows]))
+        return shadows

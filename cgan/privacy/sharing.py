@@ -1,5 +1,6 @@
 """`cgan.sharing`: may the drawings be shared in place of the images?"""
 
+import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from cgan.base.text import duration, listed, percent
 from cgan.data.contact_sheet import image_grid
 from cgan.data.images import Images
 from cgan.data.splitting import units_of
+from cgan.models.generative import GenerativeModel
 from cgan.models.hardware import choose_hardware, deterministic
 from cgan.models.model_file import digest_of
 from cgan.models.sampling import encode_png
@@ -26,15 +28,16 @@ from cgan.privacy import GIVES_AWAY
 from cgan.privacy.candidates import Candidates
 from cgan.privacy.exposure import exposure
 from cgan.privacy.membership import Attack
-from cgan.privacy.shadows import MAX_ATTACKED_S, draw_like, shadows_of
 from cgan.quality.evaluate import HasModel
 from cgan.quality.evaluation import Evaluation
 from cgan.quality.judge import predict, train_judge
 from cgan.quality.likeness import nearest_neighbours
 from cgan.utility.effect import DRAWN, Outcome, effect
-from cgan.utility.rounds import training_seconds, with_seed
+from cgan.utility.rounds import with_seed
 from cgan.utility.sets import require_comparable, require_seeds
 
+ATTACKED_DRAWINGS = 10_000  # at least: an attacker may ask for many
+MAX_ATTACKED_S = 20.0  # seconds of a core, of a slow generator
 EXPOSED = 5  # training images that are shown
 IMAGES = "images"  # the method beside drawings: the classifier trained on the images
 ADVICE_ON_LEAKS = "Train on more images, stop earlier, or do not share them."
@@ -166,7 +169,7 @@ def sharing(
     place.
 
     >>> answer = cgan.sharing(train, held_out, run.generator)
-    2 generators of half the images each; if interrupted, the same call goes on …
+    2 generators of half the images each; if interrupted, the same call goes on.
     They take about ... s in all.
     >>> answer.attack.auc_number.interval_in_words
     '0... to 0...'
@@ -211,17 +214,15 @@ def sharing(
             raise DataError(
                 "generator: expected drawings of classes that train has images of, found none."
             )
-        generators = shadows_of(train, held_out, training, shadows, seed, Path(folder or temporary))
-        first = generators[0]
-        say(
-            f"{shadows} generators of half the images each; if interrupted, the same call goes on …"
-        )
-        if not first.folder.exists():
+        place = Path(folder or temporary)
+        of_halves = candidates.shadows(training, shadows, drawn.labels, place, progress)
+        first = of_halves[0][0]
+        say(f"{shadows} generators of half the images each; if interrupted, the same call goes on.")
+        if not first.own_folder.exists():
             # What is not trained draws for as long as it may.
-            seconds = training_seconds(first.images, first.choice) or MAX_ATTACKED_S
+            seconds = first.seconds() or MAX_ATTACKED_S
             say(f"They take about {duration(shadows * seconds)} in all.")
-        labels, rows = drawn.tensors.labels, candidates.rows
-        of_shadows = ((each.drawings(labels, progress), each.unseen[rows]) for each in generators)
+        of_shadows = ((each.drawings(), unseen) for each, unseen in of_halves)
         scores = exposure(candidates.images, drawn, of_shadows)
         digest = digest_of(model.state_dict()) if model else None
         utility = known_utility(evaluation, digest) or measured_utility(
@@ -245,6 +246,17 @@ def sharing(
         generator_digest=digest,
         picture=beside_nearest(images, drawn),
     )
+
+
+def draw_like(model: GenerativeModel, train: Images, seed: int, progress: Progress) -> Images:
+    """Drawings in the class mix of `train`: as many as that has, and ATTACKED_DRAWINGS at least, or what a
+    slow generator draws in MAX_ATTACKED_S."""
+    count = max(ATTACKED_DRAWINGS, len(train))
+    if seconds := model.seconds_per_drawing:
+        count = min(count, math.ceil(MAX_ATTACKED_S / seconds))
+    order = np.random.default_rng(seed).permutation(len(train))
+    labels = torch.from_numpy(np.resize(train.labels[order], count))
+    return Images(model.draw(labels, seed, progress), labels, train.class_names, notes=())
 
 
 def beside_nearest(images: Images, drawn: Images) -> bytes:

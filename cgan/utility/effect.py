@@ -30,16 +30,15 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Outcome:
-    """The answers of one round. `labels` int64 [N] of the tested images; `units` int64 [N]: images of one
-    unit belong together; `right`: by method, bool [N]."""
+    """The answers of one round. `labels` int64 [N] of the tested images, and their `units`, which belong
+    together; `right`: by method, bool [N]."""
 
     labels: Tensor
     units: Tensor
     right: Mapping[str, Tensor]
 
     def accuracies(self, method: str, classes: int = 0) -> FloatArray:
-        """The accuracy of each class, of so many at least, float64 [classes]; NaN of one that is not
-        tested."""
+        """The accuracy of each class, of so many at least; NaN of one that is not tested."""
         right = self.labels.bincount(self.right[method].double(), minlength=classes)
         accuracies: FloatArray = (right / self.labels.bincount(minlength=classes)).numpy()
         return accuracies
@@ -51,13 +50,11 @@ class Outcome:
 
 def pooled(outcomes: Sequence[Outcome]) -> Outcome:
     """The answers of all rounds."""
+    methods = outcomes[0].right
     return Outcome(
-        labels=torch.cat([outcome.labels for outcome in outcomes]),
-        units=torch.cat([outcome.units for outcome in outcomes]),
-        right={
-            method: torch.cat([outcome.right[method] for outcome in outcomes])
-            for method in outcomes[0].right
-        },
+        labels=torch.cat([each.labels for each in outcomes]),
+        units=torch.cat([each.units for each in outcomes]),
+        right={name: torch.cat([each.right[name] for each in outcomes]) for name in methods},
     )
 
 
@@ -81,30 +78,28 @@ class Difference:
 
 @dataclass(frozen=True)
 class Effect:
-    """Drawings beside the best of the methods that cost nothing: the mean over classes, and each class."""
+    """Drawings beside `baseline`, the best method that costs nothing: the mean over classes, and each."""
 
-    baseline: str  # the name of that method
+    baseline: str
     overall: Difference
-    classes: dict[int, Difference]
+    by_class: dict[int, Difference]
 
 
 def effect(outcomes: Sequence[Outcome], methods: Sequence[str], folded: bool) -> Effect:
     """The effect beside the best of `methods`, those without drawings, by the mean over classes of all rounds
     together.
 
-    `outcomes`: of one round at least; of one alone, the interval lacks the spread of rounds. `folded`: each
-    image is tested in one round, by networks that were trained on the other rounds' images; else all rounds
-    test the same images. To choose the method in each round by the others is no way out: what
+    `folded`: each image is tested in one round, by networks that were trained on the other rounds' images;
+    else all rounds test the same images. To choose the method in each round by the others is no way out: what
     is best in all folds but one is worse in that one, for together they are the same images.
     """
     images = pooled(outcomes)
     baseline = max(methods, key=images.mean_accuracy)
-    without = images.accuracies(baseline)
-    with_drawings = images.accuracies(DRAWN)
-    classes = len(without)
-    labels = images.labels.unique().numpy()
+    accuracies = np.stack([images.accuracies(method) for method in (baseline, DRAWN)])
+    classes = accuracies.shape[1]
+    tested_labels = images.labels.unique().numpy()
     variances = np.zeros(classes)
-    variances[labels] = [_variance_of_images(images, baseline, label) for label in labels]
+    variances[tested_labels] = [_variance_of_images(images, baseline, n) for n in tested_labels]
     # Of each round and class.
     counts = np.stack([each.labels.bincount(minlength=classes).numpy() for each in outcomes])
     gains = np.stack(
@@ -114,28 +109,26 @@ def effect(outcomes: Sequence[Outcome], methods: Sequence[str], folded: bool) ->
     # The variance is that of all rounds' images, of which a round tests a part.
     noise = variances * tested * (counts > 0) / counts.clip(min=1)
 
-    def difference(of: NDArray[np.int64]) -> Difference:
+    def difference(labels: NDArray[np.int64]) -> Difference:
         """The difference of the mean over these classes."""
-        rounds = counts[:, of].any(axis=1)  # those that test one of them
-        classes_tested = (counts[rounds][:, of] > 0).sum(axis=1)
-        gains_of_rounds = np.nanmean(gains[rounds][:, of], axis=1)
-        noise_of_rounds = noise[rounds][:, of].sum(axis=1) / classes_tested**2
-        error_of_images = math.sqrt(variances[of].sum()) / len(of)
+        rounds = counts[:, labels].any(axis=1)  # those that test one of them
+        classes_tested = (counts[rounds][:, labels] > 0).sum(axis=1)
+        gains_of_rounds = np.nanmean(gains[rounds][:, labels], axis=1)
+        noise_of_rounds = noise[rounds][:, labels].sum(axis=1) / classes_tested**2
+        error_of_images = math.sqrt(variances[labels].sum()) / len(labels)
         error_of_rounds = math.sqrt(_variance_of_rounds(gains_of_rounds, noise_of_rounds, folded))
-        before = float(without[of].mean())
-        after = float(with_drawings[of].mean())
-
-        def interval(level: float) -> Interval:
+        without, with_drawings = accuracies[:, labels].mean(axis=1).tolist()
+        intervals = []
+        for level in (CONFIDENCE, WIDER_CONFIDENCE):
             t = critical_t(max(1, len(gains_of_rounds) - 1), level)
             half_width = math.hypot(_z(level) * error_of_images, t * error_of_rounds)
-            middle = after - before
-            return max(-1.0, middle - half_width), min(1.0, middle + half_width)
+            middle = with_drawings - without
+            intervals.append((max(-1.0, middle - half_width), min(1.0, middle + half_width)))
+        narrow, wide = intervals
+        return Difference(without, with_drawings, narrow, wide, int(tested[labels].sum()))
 
-        narrow, wide = interval(CONFIDENCE), interval(WIDER_CONFIDENCE)
-        return Difference(before, after, narrow, wide, int(tested[of].sum()))
-
-    by_class = {label: difference(np.array([label])) for label in labels.tolist()}
-    return Effect(baseline, difference(labels), by_class)
+    by_class = {label: difference(np.array([label])) for label in tested_labels.tolist()}
+    return Effect(baseline, difference(tested_labels), by_class)
 
 
 def _z(level: float) -> float:

@@ -1,8 +1,7 @@
 """`cgan.evidence`: do the drawings of a generator help a classifier?"""
 
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,17 +20,14 @@ from cgan.data.splitting import units_of
 from cgan.models.hardware import choose_hardware, deterministic
 from cgan.params.sections import JudgeParams, TrainChoices
 from cgan.quality.evaluate import HasModel, shared_images
-from cgan.training.auto import choose
 from cgan.utility import pretrained
-from cgan.utility.effect import Difference, Effect, Outcome, effect, pooled
+from cgan.utility.effect import Difference, Effect, effect, pooled
 from cgan.utility.rounds import (
     BASELINES,
     CLASSIFIERS,
     METHOD_NAMES,
-    Round,
     rounds_by_fold,
     rounds_by_seed,
-    training_seconds,
     with_pretrained,
 )
 from cgan.utility.sets import assign_folds, missing_labels, require_comparable, require_seeds
@@ -72,11 +68,10 @@ class Evidence(Answer):
     >>> cgan.evidence(train, held_out, run.generator, seeds=2, say=str).report().verdict
     'cannot tell'
 
-    `effect`: drawings beside the best method without any; `effect.classes` has each class by its label.
-    `accuracies`: by method, in words, the accuracy on the tested images, mean over the classes and rounds.
-    `learnt`, `drawn`: of each class the images and the drawings that a classifier learnt from, mean over the
-    rounds. `rounds`: how many there were; `folded`: were they folds, else seeds? A difference up to
-    `tolerance` does not matter.
+    `effect`: drawings beside the best method without any, and of each class. `accuracies`: by method, in
+    words, the accuracy on the tested images, mean over the classes and rounds. `learnt`, `drawn`: of each
+    class the images and the drawings that a classifier learnt from, mean over the `rounds`, which were seeds,
+    or `folded`. A difference up to `tolerance` does not matter.
     """
 
     effect: Effect
@@ -100,14 +95,14 @@ class Evidence(Answer):
 
     def report(self) -> Report:
         """The answer, with each class and each method in a table."""
-        by_class, facts_of_classes = list[tuple[Cell, ...]](), {}
-        for label, change in self.effect.classes.items():
+        rows, classes = list[tuple[Cell, ...]](), {}
+        for label, change in self.effect.by_class.items():
             name = self.class_names[label]
             counts = self.learnt[label], self.drawn[label], change.tested
             shares = Number(value=change.without), Number(value=change.with_drawings)
-            by_class.append((name, *counts, *shares, change.gain.with_interval))
-            facts_of_classes[name] = self._facts(change)
-        heads = ("class", "real", "drawn", "tested", "without", "with drawings", "points (95 %)")
+            rows.append((name, *counts, *shares, change.gain.with_interval))
+            classes[name] = self._facts(change)
+        head = ("class", "real", "drawn", "tested", "without", "with drawings", "points (95 %)")
         methods = [(name, Number(value=share)) for name, share in self.accuracies.items()]
         overall = self.effect.overall
         images = {"training": sum(self.learnt), "drawn": sum(self.drawn), "tested": overall.tested}
@@ -117,14 +112,14 @@ class Evidence(Answer):
             sentence=self._sentence(),
             reasons=self._reasons(),
             tables=[
-                Table("Class by class", heads, by_class),
+                Table("Class by class", head, rows),
                 Table(
                     "What a classifier learns from", ("", "right, mean over the classes"), methods
                 ),
             ],
             facts={
                 "effect": {"compared_with": self.effect.baseline, **self._facts(overall)},
-                "classes": facts_of_classes,
+                "classes": classes,
                 "accuracies": self.accuracies,
                 "rounds": {"count": self.rounds, "folds": self.folded},
                 "images": images,
@@ -138,8 +133,7 @@ class Evidence(Answer):
     def _sentence(self) -> str:
         """`Don't use the drawings: with them a classifier gets 80.7 % right, without them 95.0 % (…)`."""
         overall = self.effect.overall
-        added = sum(self.drawn)
-        images = sum(self.learnt)
+        added, images = sum(self.drawn), sum(self.learnt)
         few = f"Only {added:,} drawings were added to {images:,} images, which can change little. "
         instead = ": do that instead" if self.verdict == HARM else ""
         answer = (
@@ -152,8 +146,7 @@ class Evidence(Answer):
 
     def _reasons(self) -> list[str]:
         """Sentences that a reader should know beside the verdict."""
-        reasons = list[str]()
-        overall = self.effect.overall
+        reasons, overall = list[str](), self.effect.overall
         guessing = 1 / len(self.class_names)
         best = max(overall.without, overall.with_drawings)
         by_pretrained = self.accuracies.get(METHOD_NAMES[pretrained.PRETRAINED], 0.0)
@@ -168,13 +161,13 @@ class Evidence(Answer):
                 f"{percent(guessing)}), so nothing can be said about drawings either. It needs more images, "
                 "or larger ones."
             )
-        covered = f"with {self.rounds} seeds. The interval covers the choice of the tested images and the "
-        covered += "classifier's seed, but not the generator's."
-        if self.folded:
-            covered = (
-                f"in {self.rounds} folds. The interval covers the choice of images and all seeds."
-            )
-        return [*reasons, f"Tested on {overall.tested:,} images, {covered}"]
+        rounds = f"in {self.rounds} folds" if self.folded else f"with {self.rounds} seeds"
+        covered = (
+            "the choice of the tested images and the classifier's seed, but not the generator's"
+        )
+        covered = "the choice of images and all seeds" if self.folded else covered
+        tested = f"Tested on {overall.tested:,} images, {rounds}. The interval covers {covered}."
+        return [*reasons, tested]
 
 
 @as_keywords()
@@ -196,29 +189,25 @@ def evidence(
     say: Callable[[str], None] = print,
 ) -> Evidence:
     """Answer to whether drawings help a classifier, which is trained with and without them and tested on
-    images that neither it nor the generator has seen. Takes minutes: four classifiers a round, each as long
-    as a judge.
+    images that neither it nor the generator has seen. Takes minutes: four classifiers a round.
 
     >>> answer = cgan.evidence(train, held_out, run.generator, seeds=2)
     2 rounds of 4 classifiers each …
     They take about ... s. If interrupted, the same call goes on.
-    1 of 2 rounds are done; about ... s left
     >>> answer.gain.interval_in_words
     '-... to +...'
 
-    `generator` was trained on `train`, or `train` and drawings by such a generator are given, as `Images`. A
-    round is then one of `seeds`. The drawings fill up the classes to `per_class` images, by default as many
-    as the largest class has (twice that where all are about equal); drawings that are given are all taken.
-    They are compared with the best of the methods that need no generator: augmentation, oversampling, a
-    class-balanced loss, adjusted logits. A difference within ± `tolerance` (a share) does not matter.
-    `recipe`: length and seed of each classifier's training; `seed` of the drawings.
+    `generator`, which was trained on `train`, fills up the classes to `per_class` images, by default as many
+    as the largest class has (twice that where all are about equal); or drawings are given, as `Images`, all
+    of which are taken. A round is one of `seeds`. They are compared with the best of the methods that need no
+    generator: augmentation, oversampling, a class-balanced loss, adjusted logits. A difference within ±
+    `tolerance` (a share) does not matter. `recipe`: of each classifier's training; `seed`: of the drawings.
 
     Where a class has fewer than 50 held-out images, the interval is wide. With `folds` in place of a
     generator all images are tested on, each in one of so many folds, with a generator of the fold's own,
     which is trained on the other folds by `training`, by default as `cgan.fit` does.
 
-    `folder` keeps what is trained: after an interruption the same call trains only what is missing. Other
-    images, drawings or recipes have a folder of their own in it.
+    `folder` keeps what is trained: after an interruption the same call trains only what is missing.
 
     Raises DataError where the sets do not belong together, and CganError where no class lacks images.
     """
@@ -235,22 +224,26 @@ def evidence(
             asked = data.digest, fold_of.tolist(), per_class, seed, training.model_dump()
             place = kept_in / _digest(*asked, *made_by)
             rounds = rounds_by_fold(
-                data, fold_of, training, recipe, per_class, seed, place, hardware, progress
+                data, fold_of, training, per_class, seed, recipe, place, hardware, progress
             )
         elif generator is not None and folds is None:
             require_comparable(train, held_out, generator)
             drawn = _drawings(generator, train, held_out, per_class, seed)
             place = kept_in / _digest(train.digest, drawn.digest, *made_by)
-            rounds = rounds_by_seed(train, drawn, held_out, recipe, seeds, place, hardware)
+            rounds = rounds_by_seed(train, drawn, held_out, seeds, recipe, place, hardware)
         else:
             raise CganError("expected a generator or drawings, or else `folds`. Give one of them.")
-        _announce(rounds, training if folds else None, say)
-        outcomes = _carried_out(rounds, progress, say)
+        if new := [each for each in rounds if not each.folder.exists()]:
+            and_generators = ", and a generator" if folds else ""
+            say(f"{len(new)} rounds of {len(CLASSIFIERS)} classifiers each{and_generators} …")
+            seconds = duration(len(new) * new[0].seconds())
+            say(f"They take about {seconds}. If interrupted, the same call goes on.")
+        outcomes = [each.outcome(progress) for each in rounds]
         if pretrained.is_installed() and len(train) <= MAX_PRETRAINED_IMAGES:
             outcomes = with_pretrained(rounds, outcomes, progress)
     images = pooled(outcomes)
     learnt = [each.training.counts for each in rounds]
-    added = [np.bincount(each.missing_labels, minlength=train.classes) for each in rounds]
+    added = [np.bincount(each.drawn.labels, minlength=train.classes) for each in rounds]
     return Evidence(
         effect=effect(outcomes, BASELINES, folds is not None),
         accuracies={
@@ -284,34 +277,3 @@ def _digest(*facts: object) -> str:
     package = Path(__file__).parents[1]
     code = [sha256_of(path) for name in CODE for path in sorted(package.glob(name))]
     return fingerprint([code, *facts])
-
-
-def _announce(
-    rounds: Sequence[Round], training: TrainChoices | None, say: Callable[[str], None]
-) -> None:
-    """Say what will be trained, and for about how long, by the first steps of each kind. `training`: that of
-    the generators, where each round has its own."""
-    new = [each for each in rounds if not each.folder.exists()]
-    if not new:
-        return
-    and_generators = ", and a generator" if training else ""
-    say(f"{len(new)} rounds of {len(CLASSIFIERS)} classifiers each{and_generators} …")
-    seconds = new[0].classifier_seconds()
-    if training:
-        images = new[0].training
-        seconds += training_seconds(images, choose(training, images))
-    say(f"They take about {duration(len(new) * seconds)}. If interrupted, the same call goes on.")
-
-
-def _carried_out(
-    rounds: Sequence[Round], progress: Progress, say: Callable[[str], None]
-) -> list[Outcome]:
-    """The outcomes of the rounds; says how much time is left."""
-    began = time.monotonic()
-    outcomes = list[Outcome]()
-    for done, each in enumerate(rounds, start=1):
-        outcomes.append(each.outcome(progress))
-        if left := len(rounds) - done:
-            seconds = (time.monotonic() - began) / done * left
-            say(f"{done} of {len(rounds)} rounds are done; about {duration(seconds)} left")
-    return outcomes

@@ -1,12 +1,10 @@
 """A strong classifier to stand beside: logistic regression on a pretrained network's features.
 
-EfficientNet-Lite0, trained on ImageNet (Tan and Le, arXiv:1905.11946), of the extra `pretrained`. It is no
-baseline that drawings are compared with, for it has seen a million photographs more; but who can use it needs
-no drawings.
+EfficientNet-Lite0, trained on ImageNet (Tan and Le, arXiv:1905.11946), of the extra `pretrained`. Drawings
+are not compared with it, for it has seen a million photographs more; but who can use it needs no drawings.
 """
 
 import importlib.util
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -36,17 +34,14 @@ def features(images: Tensor, progress: Progress = silent) -> Tensor:
     network.load_state_dict(torch.load(path, weights_only=True))  # no code in a pickle
     network.eval().to(memory_format=torch.channels_last)
 
-    def features_of(batch: Tensor) -> Tensor:
-        larger = F.interpolate(batch.float(), (SIDE, SIDE), mode="bilinear", antialias=True)
+    found, batches = [], images.split(IMAGES_AT_ONCE)
+    for number in progress("a pretrained network looks", range(len(batches)), IMAGES_AT_ONCE):
+        batch = batches[number].float()
+        larger = F.interpolate(batch, (SIDE, SIDE), mode="bilinear", antialias=True)
         scaled = ((larger - 127) / 128).expand(-1, 3, -1, -1)
-        maps: Tensor = network.extract_features(
-            scaled.contiguous(memory_format=torch.channels_last)
-        )
-        return maps.mean(dim=(2, 3))
-
-    batches = images.split(IMAGES_AT_ONCE)
-    bar = partial(progress, "a pretrained network looks", images_per_step=IMAGES_AT_ONCE)
-    return torch.cat([features_of(batches[n]) for n in bar(range(len(batches)))])
+        maps = network.extract_features(scaled.contiguous(memory_format=torch.channels_last))
+        found.append(maps.mean(dim=(2, 3)))
+    return torch.cat(found)
 
 
 def predict(training: Tensor, labels: Tensor, queries: Tensor) -> Tensor:

@@ -1,28 +1,29 @@
 """The rounds that evidence averages over: what their classifiers learn from, and how often each is right.
 
 All classifiers have the judge's network, recipe and number of steps, and learn from augmented images. A
-round is a fold, with other tested images and a generator of its own, or a seed, with everything else the
-same.
+round is a fold, with other tested images and a generator of its own, or a seed, with all else the same.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from cgan.base.files import fingerprint
 from cgan.base.progress import Progress, silent
 from cgan.data.arrays import IntArray, image_digests
 from cgan.data.images import Images
 from cgan.data.splitting import units_of
-from cgan.models.hardware import Hardware
+from cgan.models.hardware import Hardware, choose_hardware
 from cgan.params.sections import JudgeParams, TrainChoices
 from cgan.quality.judge import Judge, load_judge, predict, save_judge, train_judge
 from cgan.training.auto import Choice, choose
+from cgan.training.fingerprint import determining_facts
 from cgan.training.loop import train_chosen
 from cgan.utility import pretrained
 from cgan.utility.effect import DRAWN, Outcome
@@ -43,21 +44,67 @@ TIMED_STEPS = 30  # of a generator, by which the time is told beforehand
 BASELINES = ("augmented", LOGIT_ADJUSTED, "balanced_loss", "repeated")
 
 
+@dataclass(frozen=True, eq=False)
+class PartGenerator:
+    """A generator to be trained on `images`, a part of all, that draws `labels` int64 [M] by `seed`. In
+    `folder` it has one of its own, with its training, which goes on from there."""
+
+    name: str
+    images: Images
+    training: TrainChoices
+    folder: Path
+    labels: IntArray
+    seed: int
+    progress: Progress
+
+    @cached_property
+    def choice(self) -> Choice:
+        return choose(self.training.model_copy(update={"probes": 0}), self.images)
+
+    @property
+    def hardware(self) -> Hardware:
+        return choose_hardware(self.training.device, self.training.precision)
+
+    @property
+    def own_folder(self) -> Path:
+        """Named by all that determines it."""
+        facts = determining_facts(self.choice.params, self.images, self.hardware, judge="")
+        return self.folder / fingerprint(facts)
+
+    def seconds(self) -> float:
+        """About how long the training takes, by its first steps; 0 where there is none."""
+        params = self.choice.params
+        if not params.total_steps:
+            return 0.0
+        kimg = min(params.total_kimg, TIMED_STEPS * params.batch_size / 1000)
+        short = params.model_copy(update={"total_kimg": kimg})
+        timed = train_chosen(self.images, replace(self.choice, params=short))
+        return timed.wall_time_s / timed.step * params.total_steps
+
+    def drawings(self) -> Images:
+        """The drawings; it is trained first."""
+        batch_size = self.choice.params.batch_size
+        bar = partial(self.progress, self.name, images_per_step=batch_size)
+        made = train_chosen(self.images, self.choice, folder=self.own_folder, progress=bar)
+        model = made.generator.to(self.hardware.device)
+        pixels = model.draw(torch.from_numpy(self.labels), self.seed, self.progress)
+        return Images(pixels, self.labels, self.images.class_names, notes=())
+
+
 @dataclass(frozen=True)
 class Round:
     """Trains classifiers on `training`, and keeps each in `folder`: after a kill those that are there are not
-    trained again. `missing_labels` int64 [M]: of the images that would fill up the classes; `draw_missing`
-    draws them, uint8 [M, C, H, W]. `units` int64 [N]: images of `test` with equal units belong together."""
+    trained again. `drawn` fills up the classes: drawings, or what will draw them. `units` int64 [N]: images
+    of `test` with equal units belong together."""
 
     name: str
     training: Images
-    missing_labels: Tensor
-    draw_missing: Callable[[], Tensor]
+    drawn: Images | PartGenerator
+    test: Images
+    units: IntArray
     recipe: JudgeParams
     folder: Path
     hardware: Hardware
-    test: Images
-    units: Tensor
 
     def outcome(self, progress: Progress = silent) -> Outcome:
         """Train the classifiers that are not trained yet, and test all."""
@@ -69,47 +116,49 @@ class Round:
             if name == "augmented":
                 predicted = adjusted_logits(logits, self.training.tensors.labels).argmax(dim=1)
                 right[LOGIT_ADJUSTED] = predicted == labels
-        return Outcome(labels, self.units, right)
+        return Outcome(labels, torch.from_numpy(self.units), right)
 
-    def classifier_seconds(self) -> float:
-        """Seconds that all its classifiers take, by the first images of one."""
-        first = min(TIMED_KIMG, self.recipe.total_kimg)
+    def seconds(self) -> float:
+        """About how long it takes, by the first steps of a classifier, and of the generator."""
+        kimg = min(TIMED_KIMG, self.recipe.total_kimg)
+        short = self.recipe.model_copy(update={"total_kimg": kimg})
         began = time.monotonic()
-        train_judge(
-            self.training, self.recipe.model_copy(update={"total_kimg": first}), self.hardware
-        )
-        return (time.monotonic() - began) * self.recipe.total_kimg / first * len(CLASSIFIERS)
+        train_judge(self.training, short, self.hardware)
+        seconds = (time.monotonic() - began) * self.recipe.total_kimg / kimg * len(CLASSIFIERS)
+        return seconds + (self.drawn.seconds() if isinstance(self.drawn, PartGenerator) else 0.0)
 
-    def classifier(self, name: str, progress: Progress) -> Judge:
+    def classifier(self, name: str, progress: Callable[..., Iterator[int]]) -> Judge:
         """The classifier of a method, from its file where it was trained before."""
         path = self.folder / f"{name}.safetensors"
         if not path.is_file():
-            data, weights = self._learns_from(name)
+            weights = balanced_weights(self.training) if name == "balanced_loss" else None
+            data = self._learns_from(name)
             trained = train_judge(data, self.recipe, self.hardware, progress, weights)
             save_judge(path, trained, {"method": name})
         return load_judge(path)[0].to(self.hardware.device)
 
-    def _learns_from(self, name: str) -> tuple[Images, Tensor | None]:
-        """The images, and the weights of the classes in the loss."""
+    def _learns_from(self, name: str) -> Images:
+        """The images that a method learns from."""
         if name in ("augmented", "balanced_loss"):
-            balanced = name == "balanced_loss"
-            return self.training, balanced_weights(self.training) if balanced else None
+            return self.training
         pixels, labels, _ = self.training.tensors
-        if name == DRAWN:
-            more = self.draw_missing()
+        missing = torch.from_numpy(self.drawn.labels)
+        if name == "repeated":
+            more = pixels[repeated_rows(labels, missing, self.recipe.seed)]
         else:
-            more = pixels[repeated_rows(labels, self.missing_labels, self.recipe.seed)]
-        both = torch.cat([labels, self.missing_labels])
-        return Images(torch.cat([pixels, more]), both, self.training.class_names, notes=()), None
+            drawn = self.drawn if isinstance(self.drawn, Images) else self.drawn.drawings()
+            more = drawn.tensors.pixels
+        both = torch.cat([pixels, more]), torch.cat([labels, missing])
+        return Images(*both, self.training.class_names, notes=())
 
 
 def rounds_by_fold(
     data: Images,
     fold_of: IntArray,
     training: TrainChoices,
-    recipe: JudgeParams,
     per_class: int | None,
     seed: int,
+    recipe: JudgeParams,
     folder: Path,
     hardware: Hardware,
     progress: Progress = silent,
@@ -117,33 +166,19 @@ def rounds_by_fold(
     """A round for each fold. Classifiers are tested on the fold, and learn from the other folds and from
     drawings of a generator that was trained on these alone, which fill up the classes to `per_class` images.
     `seed`: of the drawings of the first fold."""
-    count = int(fold_of.max()) + 1
-    units = torch.from_numpy(units_of(data))
+    units, count = units_of(data), int(fold_of.max()) + 1
 
     def fold_round(fold: int) -> Round:
-        name = f"fold {fold + 1} of {count}"
-        place = folder / f"fold-{fold + 1}"
-        others = data.at(fold_of != fold)
-        labels = missing_labels(others.tensors.counts, per_class)
-
-        def draw_missing() -> Tensor:
-            own = training.model_copy(update={"seed": training.seed + fold, "probes": 0})
-            choice = choose(own, others)
-            bar = partial(progress, f"{name}, generator", images_per_step=choice.params.batch_size)
-            # A training that was cut off, or that is done, goes on from what its folder has.
-            made = train_chosen(others, choice, folder=place / "generator", progress=bar)
-            return made.generator.to(hardware.device).draw(labels, seed + fold)
-
+        name, place = f"fold {fold + 1} of {count}", folder / f"fold-{fold + 1}"
+        others, tested = data.at(fold_of != fold), fold_of == fold
+        own = training.model_copy(update={"seed": training.seed + fold})
+        labels = missing_labels(others.tensors.counts, per_class).numpy()
+        drawn = PartGenerator(
+            f"{name}, generator", others, own, place / "generator", labels, seed + fold, progress
+        )
+        own_recipe = with_seed(recipe, fold)
         return Round(
-            name=name,
-            training=others,
-            missing_labels=labels,
-            draw_missing=draw_missing,
-            recipe=with_seed(recipe, fold),
-            folder=place,
-            hardware=hardware,
-            test=data.at(fold_of == fold),
-            units=units[fold_of == fold],
+            name, others, drawn, data.at(tested), units[tested], own_recipe, place, hardware
         )
 
     return [fold_round(fold) for fold in range(count)]
@@ -153,24 +188,19 @@ def rounds_by_seed(
     training: Images,
     drawn: Images,
     test: Images,
-    recipe: JudgeParams,
     count: int,
+    recipe: JudgeParams,
     folder: Path,
     hardware: Hardware,
 ) -> list[Round]:
     """A round for each seed of the classifiers, with everything else the same."""
-    units = torch.from_numpy(units_of(test))
+    first = Round("", training, drawn, test, units_of(test), recipe, folder, hardware)
     return [
-        Round(
+        replace(
+            first,
             name=f"seed {seed + 1} of {count}",
-            training=training,
-            missing_labels=drawn.tensors.labels,
-            draw_missing=lambda: drawn.tensors.pixels,
             recipe=with_seed(recipe, seed),
             folder=folder / f"seed-{seed + 1}",
-            hardware=hardware,
-            test=test,
-            units=units,
         )
         for seed in range(count)
     ]
@@ -179,35 +209,22 @@ def rounds_by_seed(
 def with_pretrained(
     rounds: list[Round], outcomes: list[Outcome], progress: Progress = silent
 ) -> list[Outcome]:
-    """The outcomes, with the answers of logistic regression on a pretrained network's features, which learnt
-    from the real images."""
+    """The outcomes, with those of logistic regression on a pretrained network's features."""
     # Training and test images of any round are all images that there are: each is looked at once.
     images = torch.cat([part.tensors.pixels for part in (rounds[0].training, rounds[0].test)])
     digests, rows = np.unique(image_digests(images.numpy()), return_index=True)
     features = pretrained.features(images[rows], progress)
 
-    def features_of(part: Images) -> Tensor:
-        return features[np.searchsorted(digests, image_digests(part.pixels))]
-
     extended = []
     for each, outcome in zip(rounds, outcomes, strict=True):
-        known = each.training
-        learnt = features_of(known)
-        predicted = pretrained.predict(learnt, known.tensors.labels, features_of(each.test))
+        learnt, asked = (
+            features[np.searchsorted(digests, image_digests(part.pixels))]
+            for part in (each.training, each.test)
+        )
+        predicted = pretrained.predict(learnt, each.training.tensors.labels, asked)
         right = {**outcome.right, pretrained.PRETRAINED: predicted == outcome.labels}
         extended.append(replace(outcome, right=right))
     return extended
-
-
-def training_seconds(images: Images, choice: Choice) -> float:
-    """Seconds that the training of a generator takes, by its first steps; 0 where there is none."""
-    params = choice.params
-    if not params.total_steps:
-        return 0.0
-    kimg = min(params.total_kimg, TIMED_STEPS * params.batch_size / 1000)
-    short = replace(choice, params=params.model_copy(update={"total_kimg": kimg}))
-    timed = train_chosen(images, short)
-    return timed.wall_time_s / timed.step * params.total_steps
 
 
 def with_seed(recipe: JudgeParams, number: int) -> JudgeParams:

@@ -1,5 +1,4 @@
-"""The images that classifiers are trained and tested on: folds of the data, repeated images, and what classes
-lack."""
+"""What classifiers are trained and tested on: folds of the data, repeated images, and what classes lack."""
 
 import numpy as np
 import torch
@@ -15,8 +14,7 @@ MIN_SEEDS = 2  # their spread is part of the interval
 
 
 def require_comparable(train: Images, held_out: Images, generator: HasModel | Images) -> None:
-    """Raises DataError where the images and what draws, or was drawn, are not of the same classes and size,
-    or held-out images are training images, too."""
+    """What `require_matching` asks, also where somebody else's drawings are given as the `generator`."""
     if isinstance(generator, Images):
         require_matching(generator, train, held_out, generator=generator)
     else:
@@ -68,15 +66,14 @@ def assign_folds(
     units allow, the rarest class first. Raises DataError where some fold would leave a class without an image
     to train on.
     """
-    classes = len(names)
-    by_rarity = np.argsort(np.bincount(labels, minlength=classes), kind="stable")
+    by_rarity = np.argsort(np.bincount(labels, minlength=len(names)), kind="stable")
     _, unit_of, sizes = np.unique(units, return_inverse=True, return_counts=True)
-    unit_counts = np.zeros((len(sizes), classes), np.int64)  # images of each class in each unit
+    unit_counts = np.zeros((len(sizes), len(names)), np.int64)  # images of each class in each unit
     np.add.at(unit_counts, (unit_of, labels), 1)
     # Of a unit's rarest class: 0 is the rarest.
     rarity = (unit_counts[:, by_rarity] > 0).argmax(axis=1)
     random = np.random.default_rng(seed).random(len(sizes))
-    held = np.zeros((count, classes), np.int64)  # images of each class in each fold
+    held = np.zeros((count, len(names)), np.int64)  # images of each class in each fold
     fold_of = np.empty(len(sizes), np.int64)
     # Of units with equal rarity the large ones come first: the small ones level out.
     for unit in np.lexsort((random, -sizes, rarity)):

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cgan.base.errors import DataError
+from cgan.base.progress import silent
 from cgan.data.images import Images, joined
 from cgan.params.sections import TrainChoices
 from cgan.privacy.candidates import Candidates
 from cgan.privacy.exposure import exposure, log_distances, may_be_mirrored, pixel_distances
-from cgan.privacy.shadows import shadows_of
 
 
 def digits(first: int, count: int) -> Images:
@@ -125,11 +125,12 @@ def test_some_of_both_sides_are_asked_about(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_two_shadows_of_a_division_share_no_group(tmp_path: Path) -> None:
     parts = uneven(times=2).split(0.3, seed=2)
-    made = shadows_of(*parts, TrainChoices(seed=5), 4, seed=1, folder=tmp_path)
-    groups = joined(*parts).groups
-    assert groups is not None and (made[0].unseen != made[2].unseen).any()
-    for one, other in (made[:2], made[2:]):
-        assert (one.unseen != other.unseen).all()
-        assert not {*groups[one.unseen]} & {*groups[~one.unseen]}
+    candidates = Candidates.choose(*parts, seed=1)
+    made = candidates.shadows(TrainChoices(seed=5), 4, parts[0].labels, tmp_path, silent)
+    groups = candidates.images.groups
+    assert groups is not None and (made[0][1] != made[2][1]).any()
+    for (one, unseen), (other, seen) in (made[:2], made[2:]):
+        assert (unseen != seen).all()
+        assert not {*groups[unseen]} & {*groups[~unseen]}
         assert np.abs(one.images.counts - other.images.counts).max() <= 5
-    assert [each.choice.params.seed for each in made] == [6, 7, 8, 9]
+    assert [each.choice.params.seed for each, _ in made] == [6, 7, 8, 9]

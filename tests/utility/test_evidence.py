@@ -26,6 +26,7 @@ from cgan.utility.evidence import verdict_on
 from cgan.utility.rounds import (
     BASELINES,
     CLASSIFIERS,
+    PartGenerator,
     adjusted_logits,
     balanced_weights,
     rounds_by_fold,
@@ -78,7 +79,7 @@ def test_folds_keep_groups_and_copies_on_one_side(tmp_path: Path) -> None:
     assert groups is not None
     fold_of = assign_folds(data.labels, units_of(data), 3, 1, NAMES)
     training = TrainChoices(total_kimg=0.1, generator="deconv", seed=1)
-    rounds = rounds_by_fold(data, fold_of, training, RECIPE, 30, 7, tmp_path, CPU)
+    rounds = rounds_by_fold(data, fold_of, training, 30, 7, RECIPE, tmp_path, CPU)
     assert [each.name for each in rounds] == [f"fold {n} of 3" for n in (1, 2, 3)]
     for fold, each in enumerate(rounds):
         learnt, tested = fold_of != fold, fold_of == fold
@@ -86,12 +87,14 @@ def test_folds_keep_groups_and_copies_on_one_side(tmp_path: Path) -> None:
         assert each.test.digest == data.at(tested).digest
         assert not {*groups[learnt]} & {*groups[tested]}
         assert each.recipe.seed == RECIPE.seed + fold
-        assert each.missing_labels.bincount().tolist() == (30 - each.training.counts).tolist()
+        assert np.bincount(each.drawn.labels).tolist() == (30 - each.training.counts).tolist()
+        assert isinstance(each.drawn, PartGenerator)
         # The generator learns from the other folds alone, and has a seed of its own, as the drawings have.
         own = TrainChoices(total_kimg=0.1, generator="deconv", seed=1 + fold, probes=0)
         by_hand = train_chosen(each.training, choose(own, each.training)).generator
-        assert torch.equal(each.draw_missing(), by_hand.draw(each.missing_labels, 7 + fold))
-    things = sum(len(each.units.unique()) for each in rounds)
+        drawn = by_hand.draw(torch.from_numpy(each.drawn.labels), 7 + fold)
+        assert torch.equal(each.drawn.drawings().tensors.pixels, drawn)
+    things = sum(len({*each.units}) for each in rounds)
     assert things == len({*groups}) - 3, "of each class two groups have an image in common"
 
 
@@ -162,7 +165,7 @@ def test_the_interval_is_the_closed_form_wider_for_folds() -> None:
     for count, gaining, variance in ((10, 3, 0.3 * 0.7 / 9), (10, 10, 0.01), (5, 5, 1.96**-2)):
         rows = torch.arange(count)
         outcome = Outcome(rows * 0, rows, {"real": torch.zeros(count), DRAWN: rows < gaining})
-        low, _ = effect([outcome], ["real"], folded=False).classes[0].interval
+        low, _ = effect([outcome], ["real"], folded=False).by_class[0].interval
         assert low == pytest.approx(gaining / count - 1.96 * variance**0.5, abs=1e-4)
 
 
@@ -192,9 +195,9 @@ def test_a_class_of_few_images_shows_nothing_and_counts_alike() -> None:
 
     of_two = found(slice(90, None), rows)  # both images of a class
     assert of_two.overall.with_drawings == 0.5 and verdict_on(of_two.overall) == "cannot tell"
-    assert of_two.classes[1].tested == 2 and of_two.classes[0].interval[0] < 0
+    assert of_two.by_class[1].tested == 2 and of_two.by_class[0].interval[0] < 0
     # Ninety pictures of three things are three.
-    assert verdict_on(found(slice(30), rows // 30).classes[0]) == "cannot tell"
+    assert verdict_on(found(slice(30), rows // 30).by_class[0]) == "cannot tell"
 
 
 # --- the classifiers ------------------------------------------------------------------------------
@@ -232,7 +235,7 @@ def test_a_round_is_as_by_hand_and_what_is_trained_stays(tmp_path: Path) -> None
         said.append((what, images_per_step))
         return iter(steps)
 
-    first, *_ = rounds_by_seed(training, drawn, test, recipe, 3, tmp_path, CPU)
+    first, *_ = rounds_by_seed(training, drawn, test, 3, recipe, tmp_path, CPU)
     found = first.outcome(progress)
     assert set(found.right) == {*CLASSIFIERS, *BASELINES}
     # All 28 images; or 40, for which the second class is filled up to as many as the first has.
@@ -262,7 +265,7 @@ def test_images_of_a_rare_class_help_those_of_another_harm(tmp_path: Path) -> No
         (training.pixels[-1:].repeat(95, axis=0), {"harm", "cannot tell"}),
     ):
         drawn = Images(pixels, np.full(95, 2), [*"012"])
-        rounds = rounds_by_seed(training, drawn, test, recipe, 6, tmp_path, CPU)
+        rounds = rounds_by_seed(training, drawn, test, 6, recipe, tmp_path, CPU)
         for path in tmp_path.glob("*/drawn.safetensors"):
             path.unlink()  # what learns without drawings is kept
         outcomes = [each.outcome() for each in rounds]
