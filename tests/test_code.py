@@ -45,14 +45,14 @@ CEILINGS = {
     "cgan/page": 639,
     "cgan/params": 515,
     "cgan/pipeline": 2_700,
-    "cgan/privacy": 713,
+    "cgan/privacy": 684,
     "cgan/quality": 2_444,
     "cgan/service": 324,
     "cgan/stages": 859,
     "cgan/training": 1_602,
-    "cgan/utility": 871,
+    "cgan/utility": 835,
     "flows": 858,
-    "tests": 12_352,
+    "tests": 12_355,
 }
 PAGE_LINES = 1_332  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/
