@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from cgan.base.report import CANNOT_TELL
 from cgan.data.splitting import units_of
-from cgan.models.hardware import choose_hardware, compute_deterministically
+from cgan.models.hardware import choose_hardware, deterministic
 from cgan.params.presets import preset_params
 from cgan.params.sections import JudgeParams, TrainChoices
 from cgan.training.auto import resolve
@@ -155,9 +155,9 @@ def of_digits(repetition: int, folder: Path) -> tuple[Difference, float]:
     return found.overall, fmean(truth)
 
 
+@deterministic()
 def tell_of_digits(repetitions: int) -> None:
     """A table, a row as each repetition ends, and the sums."""
-    compute_deterministically()
     tell("repetition", "without", "with drawings", "from", "to (95 %)", "truth", "verdict")
     tell(*["---:"] * 6, "---")
     holds = 0

@@ -4,6 +4,7 @@
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from conftest import digest, params_of, plain, stop_after, uneven
 
-from cgan.models.hardware import choose_hardware, compute_deterministically
+from cgan.models.hardware import choose_hardware, deterministic
 from cgan.models.local_score import LocalScoreSampler, LocalScoreSettings
 from cgan.models.model_file import digest_of
 from cgan.models.networks import Architecture, build_generator
@@ -29,8 +30,9 @@ DATA, HELD = (uneven(times, channels=3, seed=times) for times in (5, 3))
 
 
 @pytest.fixture(autouse=True)
-def deterministic() -> None:
-    compute_deterministically()
+def equal_bits() -> Iterator[None]:
+    with deterministic():
+        yield
 
 
 def chosen(**changes: Any) -> TrainParams:

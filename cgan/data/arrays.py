@@ -115,9 +115,7 @@ def labels_and_names(
         label_of = {name: label for label, name in enumerate(names)}
         return np.array([label_of[name] for name in labels], np.int64), names
     if labels.dtype.kind not in "iu" and labels.size:
-        raise DataError(
-            f"labels: expected integers from 0, or the classes' names; found {labels.dtype}."
-        )
+        raise DataError(f"labels: expected whole numbers or names, found {labels.dtype}.")
     lowest, highest = (int(labels.min()), int(labels.max())) if labels.size else (0, -1)
     max_label = (MAX_CLASSES if names is None else len(names)) - 1
     if lowest < 0 or highest > max_label:

@@ -230,22 +230,16 @@ def joined(*parts: Images) -> Images:
         each = [getattr(part, name) for part in parts]
         known = [array for array in each if array is not None]
         if name == "groups" and 0 < len(known) < len(parts):
-            raise DataError(
-                "groups: some sets of images have them and others not. Give all, or none."
-            )
+            raise DataError("groups: some images have them, others not. Give all, or none.")
         changes[name] = np.concatenate(known) if len(known) == len(parts) else None
     return replace(parts[0], **changes)
 
 
 def save_images(path: Path | str, images: Images, **facts: Any) -> None:
     """Write all but the files' names, atomically; equal images and `facts`, plain JSON, give equal bytes."""
-    facts |= {
-        "kind": "dataset",
-        "count": len(images),
-        "shape": images.shape,
-        "digest": images.digest,
-    }
-    facts |= {"classes": images.classes, "csv_sha256": images.source_sha256}
+    facts |= {"kind": "dataset", "count": len(images), "shape": images.shape}
+    facts |= {"digest": images.digest, "classes": images.classes}
+    facts |= {"csv_sha256": images.source_sha256}
     if images.is_named:
         facts["class_names"] = images.class_names
     if images.notes:

@@ -26,7 +26,7 @@ BUNDLED = Path(__file__).with_name("digits.safetensors")  # made by tools/packag
 MAX_SEED = 2**63 - 1
 MAX_NOTEBOOK_CLASSES = 20  # of which a notebook shows a drawing
 ALIASES = ("champion", "challenger")  # of versions of the registered model
-# Finds the run of a name in MLflow. By its own name, as the pipeline is a room above this one.
+# Finds the run of a name in MLflow; by its own name, as the pipeline is a room above this one.
 FIND_RUN = "cgan.pipeline.registry.recorded_run:find"
 _MLFLOW_URI = re.compile(r"^[a-z][a-z+-]+:/", re.IGNORECASE)
 
@@ -43,8 +43,8 @@ class Generator:
     [2, 0, 7]
     >>> generator.save("digits.safetensors")
 
-    `facts` are what its file says of its making: params, data hash, seed, torch version; of the
-    package's own also `quality`. `source` is what it was loaded from.
+    `facts` are what its file says of its making: params, data hash, seed, torch version. `source` is what it
+    was loaded from.
     """
 
     def __init__(

@@ -1,8 +1,5 @@
-"""The generator as an MLflow model: labels in, PNG pictures out.
-
-MLflow runs this file when the model is loaded ("models from code"): nothing is unpickled.
-`mlflow models serve` answers a question that makes no sense with status 400 and the reason.
-"""
+"""The generator as an MLflow model: labels in, PNG pictures out. MLflow runs this file when the model is
+loaded ("models from code"): nothing is unpickled."""
 
 import base64
 import math

@@ -24,8 +24,8 @@ def compose(
     scale: int | None = None,
     max_bytes: int = MAX_PICTURE_BYTES,
 ) -> tuple[Tensor, Picture]:
-    """Draw `rows` variants of the labels, each in a row, or one variant in lines of at most MAX_PER_LINE, in
-    which digits touch and read as one number. Returns the drawings, uint8 [N, C, H, W], and the picture."""
+    """Draw `rows` variants of the labels, each in a row, or one in lines of at most MAX_PER_LINE, in which
+    digits read as one number: the drawings, uint8 [N, C, H, W], and the picture."""
     channels, height, width = model.shape
     columns = len(labels) if rows > 1 else even_line_length(len(labels), MAX_PER_LINE)
     lines = math.ceil(len(labels) * rows / columns)

@@ -1,30 +1,19 @@
-"""Where and how torch computes: device, precision, determinism, and work in parts on threads.
-
-On the CPU a batch is worked on in parts, a thread and a core each, instead of by operators that split their
-own work: PyTorch's threads spin while they wait for each other, and beside a busy process 4,200 images/s fell
-to 60–800. Parts meet a few times a step, and sleep while they wait. Their number is a parameter, so that a
-result's bits do not depend on how many cores a machine has.
-"""
+"""Where and how torch computes: device, precision, determinism, memory."""
 
 import contextlib
-import copy
 import ctypes
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cgan.base.errors import ParamsError
 from cgan.base.settings import setting
 
-_Network = TypeVar("_Network", bound=nn.Module)
 _Optimizer = TypeVar("_Optimizer", bound=torch.optim.Optimizer)
-_threads_outside: int | None = None  # that torch had before `parts_on_threads` began
-Map = Callable[..., Iterator[Any]]  # a function like `map`: the results for each item, in order
 
 
 @dataclass(frozen=True)
@@ -79,23 +68,19 @@ def _has_bfloat16(device: torch.device) -> bool:
     )
 
 
-def compute_deterministically() -> None:
-    """Same inputs, same bits, on one kind of machine. Operators that cannot do that raise an error.
+@contextlib.contextmanager
+def deterministic() -> Iterator[None]:
+    """Same inputs, same bits, on one kind of machine, inside a block or a function that this decorates.
+    Operators that cannot do that raise an error.
 
     The debug mode is set and not `use_deterministic_algorithms`, which has the same effect, but imports
     torch's compiler: 1.8 CPU seconds a process. Torch would fill fresh memory, to find reads of what was
     never written: 5 to 7 % of a training. cuBLAS sums in any order without a size of its workspace.
     """
+    mode = torch.get_deterministic_debug_mode()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_deterministic_debug_mode("error")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-
-
-@contextlib.contextmanager
-def deterministic() -> Iterator[None]:
-    """`compute_deterministically` for a while; then all operators of the process compute as before."""
-    mode = torch.get_deterministic_debug_mode()
-    compute_deterministically()
     try:
         yield
     finally:
@@ -137,49 +122,6 @@ def without_compiler(optimizer: type[_Optimizer]) -> type[_Optimizer]:
 
     methods = {"add_param_group": plain("add_param_group"), "step": torch.no_grad()(plain("step"))}
     return type(optimizer.__name__, (optimizer,), methods)
-
-
-@contextlib.contextmanager
-def parts_on_threads(parts: int) -> Iterator[Map]:
-    """A `map` that runs each item on one of `parts` threads with one core each; `map` for one part."""
-    if parts == 1:
-        yield map
-        return
-    global _threads_outside
-    before, before_outside = torch.get_num_threads(), _threads_outside
-    _threads_outside = available_threads()
-    try:
-        with ThreadPoolExecutor(parts, "part", torch.set_num_threads, (1,)) as pool:
-            torch.set_num_threads(1)
-            yield pool.map
-    finally:
-        _threads_outside = before_outside
-        torch.set_num_threads(before)  # the pool's setting is partly global
-
-
-def available_threads() -> int:
-    """The number of threads that the process may use, also when asked during work in parts."""
-    return _threads_outside or torch.get_num_threads()
-
-
-def copy_sharing_weights(network: _Network) -> _Network:
-    """A copy that has the same weights, not equal ones, and buffers of its own (batch-norm state)."""
-    return copy.deepcopy(network, {id(weight): weight for weight in network.parameters()})
-
-
-def set_gradients(weights: Sequence[Tensor], part_gradients: Iterable[tuple[Tensor, ...]]) -> None:
-    """Set `.grad` of each weight to the sum over the parts, added in their order: the same bits each time. It
-    has the weight's strides, which fused optimizers need."""
-    sums = []
-    for weight in weights:
-        if weight.grad is None:
-            weight.grad = torch.empty_like(weight)
-        sums.append(weight.grad)
-    for part, gradients in enumerate(part_gradients):
-        if part == 0:
-            torch._foreach_copy_(sums, gradients)
-        else:
-            torch._foreach_add_(sums, gradients)
 
 
 def keep_freed_memory() -> None:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from cgan.base.progress import Progress, silent
 from cgan.models.generative import GenerativeModel, ModelSizes
-from cgan.models.hardware import available_threads, parts_on_threads
+from cgan.models.parallel import available_threads, parts_on_threads
 from cgan.models.sampling import to_uint8
 
 # The settings were tried as a whole, on CIFAR-10, clothes and tiles; single numbers were chosen by hand.
@@ -51,11 +51,10 @@ MAX_CAP_ROUNDS = 10  # in each, the source with the most weight is brought down 
 GRID_POINTS, REFINEMENTS = 33, 4
 # Values of sources that are converted to floats in one chunk: on the CPU, as many as stay in a core's cache.
 VALUES_AT_ONCE, VALUES_AT_ONCE_ON_GPU = 250_000, 50_000_000
-# -- What suits given images
 # A set has a plain background if at least this share of all its pixels has one value (photographs of tiles
 # .01, alphabets .86, digits .81).
 MIN_BACKGROUND_SHARE = 0.3
-# -- Seconds of a core for a step, and for each value of each source in it
+# Seconds of a core for a step, and for each value of each source in it.
 SECONDS_PER_STEP, SECONDS_PER_VALUE = 1.5e-3, 2.8e-9
 
 

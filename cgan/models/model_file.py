@@ -1,7 +1,4 @@
-"""Model files and training checkpoints: tensors in safetensors, facts in JSON, no pickle anywhere.
-
-Both have one format; `cgan.models.file_facts` says what the facts are.
-"""
+"""Model files and checkpoints: tensors in safetensors, facts (`file_facts`) in JSON, no pickle anywhere."""
 
 import hashlib
 from collections.abc import Callable, Mapping

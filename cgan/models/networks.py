@@ -28,7 +28,8 @@ from cgan.base.errors import ParamsError
 from cgan.base.progress import Progress, silent
 from cgan.base.settings import setting
 from cgan.models.generative import GenerativeModel, ModelSizes, class_of
-from cgan.models.hardware import available_threads, exact_floats, parts_on_threads
+from cgan.models.hardware import exact_floats
+from cgan.models.parallel import available_threads, parts_on_threads
 from cgan.models.sampling import CHUNK, draw_latents, interpolate_latents, to_uint8
 
 _Module = TypeVar("_Module", bound=nn.Module)

@@ -28,8 +28,8 @@ from cgan.base.errors import DataError
 from cgan.data.arrays import first_copies, pixels_digest
 from cgan.data.images import Images
 from cgan.models.generative import GenerativeModel
-from cgan.models.hardware import available_threads, parts_on_threads
 from cgan.models.model_file import digest_of
+from cgan.models.parallel import available_threads, parts_on_threads
 from cgan.params.sections import EvaluateParams
 from cgan.quality import feature_metrics, intervals
 from cgan.quality.accuracies import accuracy_estimates

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from cgan.data.images import Images
-from cgan.models.hardware import available_threads, parts_on_threads
+from cgan.models.parallel import available_threads, parts_on_threads
 from cgan.quality.evaluation import Metric, Score
 from cgan.quality.intervals import Estimate, bootstrap_weights, jackknife_replicates
 from cgan.quality.likeness import pairwise_distances

@@ -12,7 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from cgan.models.hardware import available_threads, parts_on_threads
+from cgan.models.parallel import available_threads, parts_on_threads
 from cgan.quality.evaluation import Metric
 from cgan.quality.intervals import Bins, Estimate
 from cgan.quality.judge import frechet_distance

@@ -20,18 +20,20 @@ from cgan.data.images import Images
 from cgan.models.file_facts import Facts
 from cgan.models.hardware import (
     Hardware,
-    available_threads,
-    copy_sharing_weights,
     exact_floats,
     fits_in_memory,
     keep_freed_memory,
-    parts_on_threads,
-    set_gradients,
     take_rows,
     without_compiler,
 )
 from cgan.models.model_file import NamedTensors, load_network, save_tensors
 from cgan.models.networks import channels_last, with_weights
+from cgan.models.parallel import (
+    available_threads,
+    copy_sharing_weights,
+    parts_on_threads,
+    set_gradients,
+)
 from cgan.params.sections import JudgeParams
 from cgan.quality.proportions import mean_share, wilson_interval
 

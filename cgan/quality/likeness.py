@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from cgan.data.images import Images
-from cgan.models.hardware import available_threads, parts_on_threads
+from cgan.models.parallel import available_threads, parts_on_threads
 from cgan.quality.evaluation import Metric, Score
 from cgan.quality.proportions import proportion_interval
 

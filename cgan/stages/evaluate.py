@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from cgan.base.files import write_json
-from cgan.models.hardware import compute_deterministically
+from cgan.models.hardware import deterministic
 from cgan.pipeline.inputs import Inputs
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.progress import progress
@@ -15,8 +15,8 @@ from cgan.stages.runner import log, run_stage
 HEADLINE = ("conditional_accuracy", "fid_judge", "recall")
 
 
+@deterministic()
 def main() -> None:
-    compute_deterministically()
     params = load_params()
     inputs = Inputs.load(params.train.device)
     measured = evaluate(

@@ -6,7 +6,7 @@ from cgan.base.errors import ModelError
 from cgan.base.files import read_json, sha256_of, write_text
 from cgan.data.images import Images, load_images
 from cgan.drawing.generator import Generator
-from cgan.models.hardware import compute_deterministically
+from cgan.models.hardware import deterministic
 from cgan.page.image_facts import both_parts
 from cgan.page.run_page import Contents, render_page
 from cgan.params.sections import Params
@@ -32,8 +32,8 @@ from cgan.stages.runner import log, run_stage
 from cgan.training.records import preview_paths
 
 
+@deterministic()
 def main() -> None:
-    compute_deterministically()
     page = render_page(contents_of(load_params()))
     write_text(RUN_PAGE, page)
     log.info("%s: %.1f MB; it opens in any browser, offline.", RUN_PAGE, len(page.encode()) / 1e6)

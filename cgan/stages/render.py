@@ -12,7 +12,7 @@ from cgan.data import contact_sheet
 from cgan.drawing import plots
 from cgan.drawing.class_names import names_in
 from cgan.models.generative import GenerativeModel
-from cgan.models.hardware import compute_deterministically
+from cgan.models.hardware import deterministic
 from cgan.models.model_file import load_discriminator, load_generator
 from cgan.models.sampling import Picture, save_png
 from cgan.pipeline import project
@@ -28,8 +28,8 @@ WIDTH, STRIP_WIDTH = 880, 600
 CAPTION_HEIGHT, SEPARATOR_WIDTH = 30, 8
 
 
+@deterministic()
 def main() -> None:
-    compute_deterministically()
     model, facts = load_generator(project.GENERATOR)
     names = names_in(facts, model.classes) or [str(label) for label in range(model.classes)]
     discriminator, _ = load_discriminator(project.DISCRIMINATOR)

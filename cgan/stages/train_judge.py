@@ -7,7 +7,7 @@ import torch
 from cgan.base.files import write_json
 from cgan.base.text import percent
 from cgan.data.images import load_images
-from cgan.models.hardware import choose_hardware, compute_deterministically
+from cgan.models.hardware import choose_hardware, deterministic
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.progress import progress
 from cgan.pipeline.project import HOLDOUT_DATA, JUDGE, JUDGE_METRICS, TRAIN_DATA
@@ -15,11 +15,11 @@ from cgan.quality.judge import accuracy, save_judge, train_judge
 from cgan.stages.runner import log, run_stage
 
 
+@deterministic()
 def main() -> None:
     params = load_params()
     data, holdout = load_images(TRAIN_DATA), load_images(HOLDOUT_DATA)
     hardware = choose_hardware(params.train.device, "auto")
-    compute_deterministically()
     log.info("Training the judge on %d images (%s) …", len(data), hardware.device)
     judge = train_judge(data, params.train_judge, hardware, partial(progress, "judge")).cpu()
     estimate = accuracy(judge, holdout)

@@ -23,7 +23,7 @@ from cgan.base.settings import as_keywords
 from cgan.base.text import duration, listed
 from cgan.data.images import Images
 from cgan.drawing.generator import Generator
-from cgan.models.hardware import choose_hardware, deterministic
+from cgan.models.hardware import choose_hardware
 from cgan.models.model_file import digest_of, generator_facts
 from cgan.models.networks import DiscriminatorNetwork
 from cgan.models.sampling import encode_png
@@ -187,7 +187,7 @@ def fit(
         digest = digest_of(judge.state_dict()) if judge else ""
         training_folder = Path(folder) / fingerprint(determining_facts(p, images, hardware, digest))
     bar = partial(progress_bar, "training", images_per_step=p.batch_size) if progress else iter
-    with locked_folder(training_folder), deterministic(), catch_ctrl_c() as was_pressed:
+    with locked_folder(training_folder), catch_ctrl_c() as was_pressed:
         result = train_chosen(
             images,
             choice,

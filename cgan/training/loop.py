@@ -18,13 +18,9 @@ from cgan.base.files import write_bytes
 from cgan.base.settings import setting
 from cgan.data.images import Images
 from cgan.models.generative import GenerativeModel
-from cgan.models.hardware import (
-    choose_hardware,
-    compute_deterministically,
-    keep_freed_memory,
-    parts_on_threads,
-)
+from cgan.models.hardware import choose_hardware, deterministic, keep_freed_memory
 from cgan.models.networks import DiscriminatorNetwork
+from cgan.models.parallel import parts_on_threads
 from cgan.models.sampling import encode_png
 from cgan.params.sections import TrainParams
 from cgan.quality.judge import Judge
@@ -96,6 +92,7 @@ def train_chosen(
     return train(images, params, monitor=monitor, **options)
 
 
+@deterministic()
 def train(
     data: Images,
     params: TrainParams,
@@ -119,7 +116,6 @@ def train(
         f"Training {params.generator} on {len(data):,} images ({hardware.device}, "
         f"{hardware.precision_name}): {params.total_steps:,} steps of {params.batch_size}"
     )
-    compute_deterministically()
     keep_freed_memory()
     state = TrainState(data, params, hardware)
     feed = Feed(data, params, hardware.device, LOG_EVERY)

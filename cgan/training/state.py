@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cgan.data.images import Images
-from cgan.models.hardware import Hardware, Map, copy_sharing_weights, without_compiler
+from cgan.models.hardware import Hardware, without_compiler
 from cgan.models.model_file import load_tensors, save_tensors
 from cgan.models.networks import (
     Architecture,
@@ -18,6 +18,7 @@ from cgan.models.networks import (
     build_discriminator,
     build_generator,
 )
+from cgan.models.parallel import Map, copy_sharing_weights
 from cgan.params.sections import TrainParams
 
 # What is measured in every step; `BatchPart.stats` gives the values.

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, softplus
 
-from cgan.models.hardware import Hardware, set_gradients
+from cgan.models.hardware import Hardware
 from cgan.models.networks import DiscriminatorNetwork, GeneratorNetwork, ProjectionDiscriminator
+from cgan.models.parallel import set_gradients
 from cgan.params.sections import TrainParams
 from cgan.training.batches import Batch, Feed, ema_weight, learning_rate, shift
 from cgan.training.state import Optimizer, TrainState, optimizer_weights

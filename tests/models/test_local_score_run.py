@@ -57,7 +57,6 @@ def sampled(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iter
         write_json(project.DATA_SOURCE, {"source": "file", "origin": "three.csv", "rows": 36})
         for stage in (validate, preprocess, train_judge, train, evaluate, render, page, record):
             stage.main()
-        torch.use_deterministic_algorithms(False)
         yield folder
 
 

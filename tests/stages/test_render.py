@@ -1,6 +1,5 @@
 """Stage render: pictures of the trained networks and of their training."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +16,6 @@ from cgan.stages import render
 
 STAGE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["render"]
 OUTPUTS = STAGE["outs"] + STAGE["plots"]
-
-
-@pytest.fixture(autouse=True)
-def deterministic_only_here() -> Iterator[None]:
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.usefixtures("copied")

@@ -35,7 +35,6 @@ def a_terminal_s_handler() -> Iterator[None]:
 
 
 def test_a_run_says_what_was_trained_and_shows_itself(tmp_path: Path) -> None:
-    torch.use_deterministic_algorithms(False)
     handler = signal.getsignal(signal.SIGINT)
     run = fit(seed=4)
     assert signal.getsignal(signal.SIGINT) is handler
@@ -49,7 +48,6 @@ def test_a_run_says_what_was_trained_and_shows_itself(tmp_path: Path) -> None:
     assert "Chosen for these images" in shown and "data:image/png;base64," in shown
     losses = run.history.iloc[-1, 3:5]
     assert ">discriminator {:.3g}, generator {:.3g}".format(*losses) in shown
-    assert not torch.are_deterministic_algorithms_enabled(), "other code computes as before"
     run.generator.save(tmp_path / "x.safetensors")
     loaded = cgan.Generator.load(tmp_path / "x.safetensors")
     assert loaded.facts == run.generator.facts

@@ -10,8 +10,9 @@ from cgan.base.errors import ModelError
 from cgan.base.report import Report
 from cgan.models.file_facts import Facts
 from cgan.models.generative import GenerativeModel
-from cgan.models.hardware import available_threads, compute_deterministically
+from cgan.models.hardware import deterministic
 from cgan.models.model_file import load_generator
+from cgan.models.parallel import available_threads
 from cgan.params.sections import EvaluateParams, GateParams, Params
 from cgan.pipeline.inputs import Inputs
 from cgan.pipeline.progress import lines_until_done
@@ -51,6 +52,7 @@ class Judgement:
     report: Report
 
 
+@deterministic()
 def judge(
     registry: Registry, champion: Version | None, params: Params, say: Callable[[str], None]
 ) -> Judgement:
@@ -60,7 +62,6 @@ def judge(
     Raises DataError or ModelError for a file that is damaged or of another training, and for a champion that
     cannot be read, or draws something else than what was trained now.
     """
-    compute_deterministically()
     inputs = Inputs.load(params.train.device)
     generators, notes = [inputs.model], list[str]()
     beside = ""
