@@ -39,20 +39,20 @@ def test_no_module_is_longer_than_a_reader_s_patience() -> None:
 CEILINGS = {
     "cgan": 237,
     "cgan/base": 632,
-    "cgan/data": 1_776,
-    "cgan/drawing": 745,
-    "cgan/models": 1_328,
-    "cgan/page": 639,
+    "cgan/data": 1_768,
+    "cgan/drawing": 739,
+    "cgan/models": 1_330,
+    "cgan/page": 636,
     "cgan/params": 515,
-    "cgan/pipeline": 2_700,
+    "cgan/pipeline": 2_701,
     "cgan/privacy": 684,
-    "cgan/quality": 2_444,
+    "cgan/quality": 2_446,
     "cgan/service": 324,
     "cgan/stages": 859,
-    "cgan/training": 1_602,
+    "cgan/training": 1_600,
     "cgan/utility": 835,
     "flows": 858,
-    "tests": 12_355,
+    "tests": 12_346,
 }
 PAGE_LINES = 1_332  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/
