@@ -30,8 +30,7 @@ from cgan.params.sections import JudgeParams, TrainChoices
 from cgan.training.auto import resolve
 from cgan.utility.effect import DRAWN, Difference, Outcome, effect
 from cgan.utility.evidence import HARM, HELP, NO_DIFFERENCE, TOLERANCE, verdict_on
-from cgan.utility.rounds import BASELINES, rounds_by_fold
-from cgan.utility.sets import assign_folds
+from cgan.utility.rounds import BASELINES, assign_folds, rounds_by_fold
 
 from .common import digits
 

@@ -13,8 +13,7 @@ from cgan.data.images import Images, joined
 from cgan.data.splitting import units_of
 from cgan.params.sections import TrainChoices
 from cgan.privacy.membership import Attack, BoolArray, FloatArray, IntArray, attack
-from cgan.utility.rounds import PartGenerator
-from cgan.utility.sets import assign_folds
+from cgan.utility.rounds import PartGenerator, assign_folds
 
 MIN_PER_SIDE = 6  # members, and non-members: as many as a hold-out has at least
 MAX_PER_SIDE = 1_500

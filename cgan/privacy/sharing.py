@@ -33,8 +33,8 @@ from cgan.quality.evaluation import Evaluation
 from cgan.quality.judge import predict, train_judge
 from cgan.quality.likeness import nearest_neighbours
 from cgan.utility.effect import DRAWN, Outcome, effect
+from cgan.utility.evidence import require_comparable, require_seeds
 from cgan.utility.rounds import with_seed
-from cgan.utility.sets import require_comparable, require_seeds
 
 ATTACKED_DRAWINGS = 10_000  # at least: an attacker may ask for many
 MAX_ATTACKED_S = 20.0  # seconds of a core, of a slow generator

@@ -19,18 +19,19 @@ from cgan.data.images import Images, joined
 from cgan.data.splitting import units_of
 from cgan.models.hardware import choose_hardware, deterministic
 from cgan.params.sections import JudgeParams, TrainChoices
-from cgan.quality.evaluate import HasModel, shared_images
+from cgan.quality.evaluate import HasModel, require_matching, shared_images
 from cgan.utility import pretrained
 from cgan.utility.effect import Difference, Effect, effect, pooled
 from cgan.utility.rounds import (
     BASELINES,
     CLASSIFIERS,
     METHOD_NAMES,
+    assign_folds,
+    missing_labels,
     rounds_by_fold,
     rounds_by_seed,
     with_pretrained,
 )
-from cgan.utility.sets import assign_folds, missing_labels, require_comparable, require_seeds
 
 HELP = "help"
 HARM = "harm"
@@ -45,6 +46,7 @@ TOLERANCE = 0.01  # a difference of accuracies that does not matter
 MAX_PRETRAINED_IMAGES = 20_000  # that the pretrained network looks at: 60 a second
 PRETRAINED_MARGIN = 0.02  # of accuracy, by which the pretrained network is worth a word
 TIMES_GUESSING = 2  # a classifier that is right less often hardly recognises the classes
+MIN_SEEDS = 2  # their spread is part of the interval
 FEW_DRAWINGS = 0.1  # of the images: fewer are said to be few
 # The code that decides what a classifier learns.
 CODE = ("data/splitting.py", "utility/*.py", "models/*.py", "quality/judge.py", "training/*.py")
@@ -277,3 +279,19 @@ def _digest(*facts: object) -> str:
     package = Path(__file__).parents[1]
     code = [sha256_of(path) for name in CODE for path in sorted(package.glob(name))]
     return fingerprint([code, *facts])
+
+
+def require_comparable(train: Images, held_out: Images, generator: HasModel | Images) -> None:
+    """What `require_matching` asks, also where somebody else's drawings are given as the `generator`."""
+    if isinstance(generator, Images):
+        require_matching(generator, train, held_out, generator=generator)
+    else:
+        require_matching(generator.model, train, held_out)
+
+
+def require_seeds(count: int) -> None:
+    """Raises CganError for fewer than MIN_SEEDS."""
+    if count < MIN_SEEDS:
+        raise CganError(
+            f"seeds is {count}, expected at least {MIN_SEEDS}: their spread is part of the interval."
+        )

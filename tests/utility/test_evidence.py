@@ -20,7 +20,7 @@ from cgan.params.sections import JudgeParams, TrainChoices
 from cgan.quality.judge import predict
 from cgan.training.auto import choose
 from cgan.training.loop import train_chosen
-from cgan.utility import pretrained, sets
+from cgan.utility import pretrained
 from cgan.utility.effect import DRAWN, Difference, Effect, Outcome, effect
 from cgan.utility.evidence import verdict_on
 from cgan.utility.rounds import (
@@ -28,11 +28,13 @@ from cgan.utility.rounds import (
     CLASSIFIERS,
     PartGenerator,
     adjusted_logits,
+    assign_folds,
     balanced_weights,
+    missing_labels,
+    repeated_rows,
     rounds_by_fold,
     rounds_by_seed,
 )
-from cgan.utility.sets import assign_folds, missing_labels
 
 RECIPE = JudgeParams(total_kimg=2.0, seed=1)
 CPU = choose_hardware("cpu", "float32")
@@ -48,10 +50,10 @@ def test_classes_are_filled_up_to_the_largest_or_twice_that() -> None:
 
 def test_images_are_repeated_in_turn_in_the_classes_asked_for() -> None:
     labels = torch.tensor([0, 1, 0, 1, 0])
-    rows = sets.repeated_rows(labels, torch.tensor([1] * 4 + [0] * 6), seed=3)
+    rows = repeated_rows(labels, torch.tensor([1] * 4 + [0] * 6), seed=3)
     assert rows.bincount().tolist() == [2] * 5
     labels = torch.arange(90) % 3
-    once, again = (sets.repeated_rows(labels, labels[:40], seed=3) for _ in range(2))
+    once, again = (repeated_rows(labels, labels[:40], seed=3) for _ in range(2))
     assert once.equal(again), "by the seed alone"
 
 

@@ -64,7 +64,7 @@ def tested_images(params: Params, path: Path | None, train: Images) -> tuple[Ima
     hold-out. And what they are called."""
     if path:
         tested, name = read_labelled(path, params, train), str(path)
-    elif TEST_DATA.is_file() and len(own := load_images(TEST_DATA)):  # empty where there is none
+    elif len(own := load_images(TEST_DATA)):  # empty where there is none
         tested, name = own, "the test set"
     else:
         return load_images(HOLDOUT_DATA), "the hold-out"

@@ -76,11 +76,7 @@ def evidence(
             f"each with its own generator; `--seeds {DEFAULT_ROUNDS}` is quicker."
         )
     if folds:
-        parts = [
-            load_images(path)
-            for path in (project.HOLDOUT_DATA, project.TEST_DATA)
-            if path.is_file()
-        ]
+        parts = map(load_images, (project.HOLDOUT_DATA, project.TEST_DATA))
         tested, tested_on = joined(*filter(len, parts)), "all images"
     typer.echo(f"Tested on {tested_on}.")
     generator = None if folds else answers.generator_or_drawings(params, drawn, train)
