@@ -1,8 +1,6 @@
 """Scores that say how much an image looks like one that was trained on: how near the drawings come to it,
-beside those of generators that were trained on other halves of the images (*shadows*).
-
-Images differ in how near any drawing comes to them, so each is compared with itself (after DOMIAS,
-arXiv:2302.12580, and LiRA, arXiv:2112.03570).
+beside those of generators that were trained on halves of the images (*shadows*), for images differ in how
+near any drawing comes to them (after DOMIAS, arXiv:2302.12580, and LiRA, arXiv:2112.03570).
 """
 
 import math

@@ -49,8 +49,7 @@ NO_PROOF = (
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Sharing(Answer):
-    """Answer of `cgan.sharing`, which a notebook shows: what drawings give away, and their use in place of
-    the images.
+    """Answer of `cgan.sharing`: what drawings give away, and their use in place of the images.
 
     >>> cgan.sharing(train, held_out, run.generator, say=str).report().verdict
     'nothing shown'
@@ -165,8 +164,7 @@ def sharing(
     progress: Progress = progress_bar,
     say: Callable[[str], None] = print,
 ) -> Sharing:
-    """Answer to what drawings give away of images that must not be shared, and what they can do in their
-    place.
+    """Answer to what drawings give away of images, and what they can do in their place.
 
     >>> answer = cgan.sharing(train, held_out, run.generator)
     2 generators of half the images each; if interrupted, the same call goes on.
@@ -178,16 +176,15 @@ def sharing(
     He asks how near the nearest drawings of the class lie, beside those of `shadows`: generators of the same
     recipe, each trained on a half of all these images, so that one of two did not see the image. `held_out`
     has to be split off at random: where it comes from another source, the attack tells the sources apart, and
-    the drawings seem to leak. Of a group of images all are asked about together.
+    the drawings seem to leak.
 
     *Instead of the images*: how often a classifier trained on drawings alone is right on `held_out`, beside
-    one trained on `train`. `evaluation`, of this generator, has measured it; without one, classifiers are
-    trained by `recipe`, `seeds` of each.
+    one trained on `train`: by `evaluation`, of this generator, or classifiers of `recipe`, `seeds` of each.
 
     `generator`: the one that was trained on `train`; or drawings by any such generator, as `Images`.
     `training`: the params of a shadow, by default those in the generator's facts, for drawings those of
     `cgan.fit`. `folder` keeps the shadows: after an interruption the same call goes on. `seed`: of drawings
-    and halves. Takes as long as the shadows' trainings; a local score sampler has none.
+    and halves.
 
     Raises DataError where the sets do not belong together, too few are held out or no drawing is of a class
     of `train`, CganError for fewer than two seeds or an odd number of shadows.

@@ -207,9 +207,8 @@ def evidence(
 
     Where a class has fewer than 50 held-out images, the interval is wide. With `folds` in place of a
     generator all images are tested on, each in one of so many folds, with a generator of the fold's own,
-    which is trained on the other folds by `training`, by default as `cgan.fit` does.
-
-    `folder` keeps what is trained: after an interruption the same call trains only what is missing.
+    which is trained on the other folds by `training`, by default as `cgan.fit` does. `folder` keeps what is
+    trained: after an interruption the same call goes on.
 
     Raises DataError where the sets do not belong together, and CganError where no class lacks images.
     """
