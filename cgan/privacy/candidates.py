@@ -21,17 +21,17 @@ MAX_PER_SIDE = 1_500
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """`images`, N of them, at `rows` int64 [N] of `data`, training and held-out images together; `unit` int64
-    [N]: those of one group, or copies, are asked about together. Of each of U units `member` bool [U]: was it
-    trained on? `strata` int64 [U]: units of one class, and of about one size, for the mean of many scores
-    spreads less, and a split that keeps groups whole fills up its smaller part with small ones. `units` of
-    `data`: the row of the first image in it."""
+    """`images`, N of them, at `rows` int64 [N] of `data`, training and held-out images together. Those of one
+    group, or copies, are a unit, and asked about together: `units` names it for `data`, by the row of its
+    first image, and `unit_of` int64 [N] is its number, below U. `member` bool [U]: was it trained on?
+    `strata` int64 [U]: units of one class, and of about one size, for the mean of many scores spreads less,
+    and a split that keeps groups whole fills up its smaller part with small ones."""
 
     data: Images
     units: IntArray
     images: Images
     rows: IntArray
-    unit: IntArray
+    unit_of: IntArray
     member: BoolArray
     strata: IntArray
     seed: int
@@ -53,14 +53,14 @@ class Candidates:
                 )
             chosen.append(np.random.default_rng(seed).permutation(found)[:MAX_PER_SIDE])
         rows = np.flatnonzero(np.isin(units, np.concatenate(chosen)) & usable)
-        names, unit, sizes = np.unique(units[rows], return_inverse=True, return_counts=True)
+        names, unit_of, sizes = np.unique(units[rows], return_inverse=True, return_counts=True)
         size = np.log2(sizes).astype(np.int64)
         return cls(
             data=data,
             units=units,
             images=data.at(rows),
             rows=rows,
-            unit=unit,
+            unit_of=unit_of,
             member=names < len(train),
             strata=data.labels[names] * (size.max() + 1) + size,
             seed=seed,
@@ -68,14 +68,14 @@ class Candidates:
 
     def attack(self, scores: FloatArray) -> Attack:
         """The attack by scores of the images, float64 [N]; a unit has the mean of its own."""
-        means = np.bincount(self.unit, scores) / np.bincount(self.unit)
+        means = np.bincount(self.unit_of, scores) / np.bincount(self.unit_of)
         return attack(means, self.member, self.strata, self.seed)
 
     def most_exposed(self, scores: FloatArray, count: int) -> IntArray:
         """Rows of the training images with the highest scores, each of another unit."""
         order = np.argsort(-scores, kind="stable")
-        order = order[self.member[self.unit[order]]]
-        firsts = np.unique(self.unit[order], return_index=True)[1]
+        order = order[self.member[self.unit_of[order]]]
+        firsts = np.unique(self.unit_of[order], return_index=True)[1]
         exposed: IntArray = order[np.sort(firsts)[:count]]
         return exposed
 

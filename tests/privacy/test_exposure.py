@@ -90,7 +90,9 @@ def test_groups_are_asked_about_as_one_and_members_first() -> None:
     assert candidates.member.sum() == len(np.unique(train.groups)) - 3, "two groups share an image"
     scores = np.random.default_rng(0).normal(size=len(candidates.rows))
     exposed = candidates.most_exposed(scores, 5)
-    assert len({*candidates.unit[exposed]}) == 5 and (candidates.rows[exposed] < len(train)).all()
+    assert (
+        len({*candidates.unit_of[exposed]}) == 5 and (candidates.rows[exposed] < len(train)).all()
+    )
     assert scores[exposed[0]] == scores[candidates.rows < len(train)].max()
     certain = candidates.attack(np.where(candidates.rows < len(train), 1.0, 0.0) + 0.1 * scores)
     assert certain.auc > 0.99 and certain.members == candidates.member.sum()
