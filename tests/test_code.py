@@ -52,7 +52,7 @@ CEILINGS = {
     "cgan/training": 1_600,
     "cgan/utility": 824,
     "flows": 858,
-    "tests": 12_348,
+    "tests": 12_350,
 }
 PAGE_LINES = 1_332  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/
