@@ -68,6 +68,19 @@ WORST_CLASS_ACCURACY = Metric(
 )
 
 
+def gan_train(data: Images, judge: Judge, kimg: float | None, progress: Progress = silent) -> Judge:
+    """A fresh class network that learns from `data`, drawings, alone.
+
+    It is trained as the judge was, seed included, for `kimg` or as long: so what the judge itself, which
+    saw reals, gets on the hold-out is what this can be at best.
+    """
+    recipe = judge.recipe or JudgeParams()
+    if kimg is not None:
+        recipe = recipe.model_copy(update={"total_kimg": kimg})
+    hardware = choose_hardware(str(next(judge.parameters()).device), "auto")
+    return train_judge(data, recipe, hardware, partial(progress, "GAN-train, on drawings"))
+
+
 def _gan_train_accuracy(drawn: DrawnSet) -> Score | None:
     """The GAN-train accuracy, beside the judge's own; None where it is not asked for."""
     conditions = drawn.conditions
@@ -91,16 +104,3 @@ GAN_TRAIN_ACCURACY = Metric(
     meaning="on real images, of a classifier that was trained on drawings alone; mean over classes",
     measure=_gan_train_accuracy,
 )
-
-
-def gan_train(data: Images, judge: Judge, kimg: float | None, progress: Progress = silent) -> Judge:
-    """A fresh class network that learns from `data`, drawings, alone.
-
-    It is trained as the judge was, seed included, for `kimg` or as long: so what the judge itself, which
-    saw reals, gets on the hold-out is what this can be at best.
-    """
-    recipe = judge.recipe or JudgeParams()
-    if kimg is not None:
-        recipe = recipe.model_copy(update={"total_kimg": kimg})
-    hardware = choose_hardware(str(next(judge.parameters()).device), "auto")
-    return train_judge(data, recipe, hardware, partial(progress, "GAN-train, on drawings"))

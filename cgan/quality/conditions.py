@@ -38,12 +38,6 @@ from cgan.quality.intervals import JACKKNIFE_PARTS, Bins, Estimate, Estimates, b
 from cgan.quality.judge import Accuracy, Judge, Prediction, conditional_accuracy, predict
 from cgan.quality.likeness import MAX_SHIFT
 
-# What takes the place of drawings in real images' scores, with the judge's memorisation bias known or not.
-# These words are part of a run's context: runs are compared by them.
-REAL_LESS_BIAS = "training images, less what the judge knows of them by heart"
-REAL_WITH_BIAS = (
-    "training images; too few are held out to know what the judge knows of them by heart"
-)
 # Of fewer than 35 drawings, all right would not show that 90 % are (Wilson's interval).
 MIN_DRAWINGS_PER_CLASS = 100
 # Seconds of a core that drawing what is judged may take; more only for MIN_DRAWINGS_PER_CLASS.
@@ -236,6 +230,9 @@ class Conditions:
     def context(self, generator_digest: str) -> dict[str, Any]:
         """The circumstances that every number depends on, whoever measured it. Two generators' numbers can be
         compared if all of this but `generator_digest` is equal."""
+        floor = "training images, less what the judge knows of them by heart"
+        if not self.bias:
+            floor = "training images; too few are held out to know what the judge knows of them by heart"
         context = {
             "extractor": "judge, 128 features after ReLU",
             "extractor_digest": digest_of(self.judge.state_dict()),
@@ -243,7 +240,7 @@ class Conditions:
             "reference_digest": self.held_out.digest,
             "reference_images": len(self.held_out),
             "class_mix": "of the held-out images; accuracies are means over classes",
-            "floor": REAL_LESS_BIAS if self.bias else REAL_WITH_BIAS,
+            "floor": floor,
             "drawn_images": len(self.drawn_labels),
             "distance_images": self.distance_images,
             "neighbour_images": self.block_size,

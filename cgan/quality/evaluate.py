@@ -98,10 +98,8 @@ def evaluate(
     require_judge_of(judge, train)
     conditions = Conditions.prepare(judge.to(model.device), train, held_out, how, [model])
     drawn = model.draw(conditions.drawn_labels, how.seed, progress)
-    on_test_set = None
-    if test:  # it may have no images
-        right = accuracy(judge, test)
-        on_test_set = Number(value=right.value, interval=right.interval)
+    right = accuracy(judge, test) if test else None  # it may have no images
+    on_test_set = Number(value=right.value, interval=right.interval) if right else None
     context = conditions.context(digest_of(model.state_dict()))
     measured = measure(conditions, drawn, progress=progress)
     return replace(measured, context=context, judge_on_test_set=on_test_set)

@@ -234,9 +234,8 @@ def train_judge(
     judges = [judge.train(), *(copy_sharing_weights(judge) for _ in range(1, parts))]
     class_weights = None if class_weights is None else class_weights.to(device)
 
-    def gradients(
-        judge: Judge, images: Tensor, labels: Tensor, moves: Tensor
-    ) -> tuple[Tensor, ...]:
+    def gradients(part: tuple[Judge, Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
+        judge, images, labels, moves = part
         moved = _augmented(_scaled(images), moves)
         with hardware.autocast():
             logits = judge(moved).float()
@@ -256,7 +255,7 @@ def train_judge(
                 values.chunk(parts) for values in (batch_images, labels[rows.to(device)], moves)
             )
             parts_of_batch = zip(judges, *chunks, strict=True)
-            set_gradients(weights, parallel(lambda part: gradients(*part), parts_of_batch))
+            set_gradients(weights, parallel(gradients, parts_of_batch))
             optimizer.step()
             schedule.step()
     if not all(bool(weight.isfinite().all()) for weight in weights):
@@ -297,7 +296,5 @@ def load_judge(path: Path | str) -> tuple[Judge, Facts]:
 
 def _judge_of(facts: Facts, tensors: NamedTensors) -> Judge:
     if facts["version"] != NETWORK_VERSION:
-        raise ValueError(
-            f"expected a judge of version {NETWORK_VERSION}, found version {facts['version']}"
-        )
+        raise ValueError(f"expected version {NETWORK_VERSION}, found version {facts['version']}")
     return with_weights(lambda: Judge(facts["classes"], facts["channels"], facts["width"]), tensors)

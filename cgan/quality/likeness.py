@@ -211,8 +211,6 @@ def _unexplained_contrast(correlations: Tensor) -> Tensor:
 
 def _downscale(images: Tensor) -> Tensor:
     height, width = (min(MAX_COMPARED_SIDE, side) for side in images.shape[2:])
-    if images.shape[2:] == (height, width):
-        return images.float()
     return F.adaptive_avg_pool2d(images.float(), (height, width))
 
 

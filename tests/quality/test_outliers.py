@@ -165,19 +165,6 @@ def test_real_images_count_at_the_class_mix_of_the_others() -> None:
     assert found[None].low == pytest.approx(-reach)
 
 
-def test_one_honest_generator_of_twenty_has_outliers_at_most() -> None:
-    """Drawings have 1 % of them, as real images."""
-    random = torch.Generator().manual_seed(0)
-
-    def counts(images: int) -> Tensor:
-        total = torch.full((10,), images)
-        found = torch.binomial(total.float(), torch.full((10,), 0.01), generator=random)
-        return torch.stack([found.long(), total], dim=1)
-
-    found = [max(each.low for each in excesses(counts(1000), counts(500))) for _ in range(300)]
-    assert sum(low > 0 for low in found) <= 15
-
-
 def test_a_limit_is_what_all_but_a_hundredth_keep_and_a_margin() -> None:
     """By models that lack a fifth of the images each."""
     samples = rows(DIGITS[ORDER[:600]], torch.zeros(600, dtype=torch.int64))
