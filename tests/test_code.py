@@ -46,13 +46,13 @@ CEILINGS = {
     "cgan/params": 515,
     "cgan/pipeline": 2_697,
     "cgan/privacy": 677,
-    "cgan/quality": 2_446,
+    "cgan/quality": 2_436,
     "cgan/service": 324,
     "cgan/stages": 859,
     "cgan/training": 1_600,
     "cgan/utility": 824,
     "flows": 858,
-    "tests": 12_350,
+    "tests": 12_337,
 }
 PAGE_LINES = 1_332  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/
