@@ -7,6 +7,7 @@ See docs/adr/0002-dvc-decides-prefect-schedules-mlflow-remembers.md.
 """
 
 import argparse
+import base64
 import contextlib
 import itertools
 import json
@@ -14,13 +15,12 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import httpx
 from prefect import State, flow, get_run_logger, runtime, task
+from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectAlreadyExists, PrefectHTTPStatusError
@@ -28,10 +28,20 @@ from prefect.states import Completed, Failed
 
 from cgan.base.errors import CganError
 from cgan.base.files import locked, read_json, write_bytes
+from cgan.base.hosts import is_server, mlflow_page
 from cgan.params.sections import flatten
 from cgan.pipeline.params_file import set_params
-from cgan.pipeline.project import BLOCKED_EXIT_CODE, DVC_LOCK, GATE_REPORT, home
-from flows.artifact import publish_artifact
+from cgan.pipeline.project import (
+    BLOCKED_EXIT_CODE,
+    DVC_LOCK,
+    EVALUATION,
+    GATE_REPORT,
+    GATE_TEXT,
+    GRID,
+    RUN_LOCATION,
+    home,
+)
+from cgan.quality.evaluation import Evaluation
 from flows.checkout import CHECKOUT_VARIABLE
 from flows.children import CONTEXT_VARIABLE, has_remote, in_session, stale_stages
 
@@ -39,36 +49,11 @@ GATE_LIMIT = "cgan-gate"  # a global concurrency limit of Prefect's
 FOLDER_LOCK = Path(".cgan/flow.lock")  # held by a run in this folder, and by its children
 
 
-@dataclass
-class Stages:
-    """The stages of a flow run, as its tasks see them. `names`: of all, in order."""
-
-    names: Sequence[str]
-    refresh: bool = False
-    remote: bool = False  # results come from DVC's remote, and go there
-
-    @cached_property
-    def unchanged(self) -> list[str]:
-        """The stages before the first stale one."""
-        stale = stale_stages()
-        return list(itertools.takewhile(lambda name: name not in stale, self.names))
-
-
-def repro(stages: Stages, stage: str) -> State[Any]:
+def repro(stage: str, is_unchanged: bool, options: Sequence[str]) -> State[Any]:
     """Bring a stage up to date. Returns the state of its task: Completed, *Unchanged* or Failed."""
-    force = stages.refresh and stage == "download"
-    try:
-        if not force and stage in stages.unchanged:
-            return Completed(name="Unchanged", message="not stale")
-    except CganError as error:
-        return Failed(message=str(error))
-    options = ["--force"] if force else []
-    if stages.remote:
-        options.append("--pull")
-    done = run_module("dvc", "repro", "--single-item", stage, *options)
-    if force:  # DVC is asked again which stages the new data made stale
-        vars(stages).pop("unchanged", None)
-    return done
+    if is_unchanged:
+        return Completed(name="Unchanged", message="not stale")
+    return run_module("dvc", "repro", "--single-item", stage, *options)
 
 
 def run_module(*module: str, exit_codes: Sequence[int] = (0,)) -> State[Any]:
@@ -90,40 +75,20 @@ def log_line(line: str) -> None:
     get_run_logger().info("%s", line)
 
 
-def require_prefect() -> None:
-    """Start Prefect's temporary server, if none is configured. Raises CganError where none answers."""
-    # Ctrl-C goes to every process of the group, and that server has to live on for a moment to record how the
-    # run ended. Blocked signals are inherited.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        with get_client(sync_client=True) as client:
-            failure = client.api_healthcheck()
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    if failure:
-        raise CganError(
-            f"Prefect's server at PREFECT_API_URL cannot be used ({failure!r}). `make up` starts one."
-        )
+NAMES = (
+    *("params", "download", "validate", "preprocess", "train_judge", "train"),
+    *("evaluate", "render", "page", "record"),
+)
+STAGES = [task(name=name)(repro) for name in NAMES]
 
 
-STAGES = [
-    task(name=name, description=words)(repro)
-    for name, words in {
-        "params": "Is all of params.yaml valid?",
-        "download": "Fetch the data: the sample, a file, pictures or Kaggle",
-        "validate": "Are the data valid?",
-        "preprocess": "Split the data into a training part and a hold-out",
-        "train_judge": "Train the classifier that the metrics use",
-        "train": "Train the GAN, on a GPU if torch finds one",
-        "evaluate": "Measure the generator",
-        "render": "Make drawings, interpolations, curves and diagrams",
-        "page": "Make the page of the run",
-        "record": "Add numbers and pictures to the MLflow run",
-    }.items()
-]
+def unchanged_stages() -> list[str]:
+    """The stages before the first stale one."""
+    stale = stale_stages()
+    return [*itertools.takewhile(lambda name: name not in stale, NAMES)]
 
 
-@task(name="gate", description="May this generator be served?")
+@task(name="gate")
 def run_gate() -> State[Any]:
     """One at a time on all machines of a Prefect server, for the gate's own lock is of one machine."""
     # Another gate may make it just now; a server may refuse, and then the registry's own check is left.
@@ -138,7 +103,28 @@ def run_gate() -> State[Any]:
     return Completed(name=report["verdict"].capitalize(), message=report["sentence"])
 
 
-@task(description="Push the results to the DVC remote", retries=2, retry_delay_seconds=10)
+def publish_artifact(judged: bool) -> str:
+    """Make the artifact `run`. Returns the run's message: why the gate decided so, or the quality."""
+    if judged:
+        text = GATE_TEXT.read_text(encoding="utf-8")
+        summary = str(read_json(GATE_REPORT)["sentence"])
+    else:
+        report = Evaluation.read(EVALUATION).report()
+        text, summary = report.as_markdown(), report.sentence
+    # With its bytes in it: a page would not find a file.
+    grid = base64.b64encode(GRID.read_bytes()).decode()
+    picture = f"![A row for each class](data:image/png;base64,{grid})"
+    run = read_json(RUN_LOCATION)
+    # `make up` serves the store that the stages write to as a file.
+    site = os.environ.get("CGAN_MLFLOW_PAGE") or str(run["tracking_uri"])
+    link = "`make ui` shows the run in MLflow."
+    if is_server(site):
+        link = f"[The MLflow run]({mlflow_page(site, run['experiment_id'], run['run_id'])})"
+    create_markdown_artifact("\n\n".join([text, link, picture]), key="run")
+    return summary
+
+
+@task(retries=2, retry_delay_seconds=10)
 def push() -> State[Any]:
     return run_module("dvc", "push", "--run-cache")
 
@@ -167,15 +153,20 @@ def pipeline(
     # What a run that was killed had started holds the lock, too.
     with locked(FOLDER_LOCK, on_wait=lambda: log_line(words), inherited=True):
         try:
-            stages = Stages([stage.name for stage in STAGES], refresh, is_checkout and has_remote())
+            pull = ["--pull"] if is_checkout and has_remote() else []
             if overrides:
-                stale_stages()  # while a stage runs, params.yaml must not change
                 log_line(f"params.yaml: {', '.join(set_params(overrides)) or 'nothing changed'}")
+            unchanged = unchanged_stages()
             for stage in STAGES:
-                _require(stage(stages, stage.name), f"Stage `{stage.name}`: ")
+                force = ["--force"] if refresh and stage.name == "download" else []
+                is_unchanged = not force and stage.name in unchanged
+                done = stage(stage.name, is_unchanged, [*force, *pull])
+                _require(done, f"Stage `{stage.name}`: ")
+                if force:  # DVC is asked again which stages the new data made stale
+                    unchanged = unchanged_stages()
             judged = _require(run_gate(), "Gate: ") if gate else Completed()
             message = publish_artifact(gate)
-            if stages.remote:
+            if pull:
                 _require(push(), f"{message}\nThese results are on this machine alone. dvc push: ")
             ended: State[Any] = Completed(name=judged.name, message=message)
         except CganError as error:
@@ -202,7 +193,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--no-gate", dest="gate", action="store_false", help="neither judge nor promote")
     args = parser.parse_args(arguments)
     try:
-        require_prefect()
+        # Ctrl-C goes to every process of the group, and Prefect's temporary server, if none is configured,
+        # has to live on for a moment to record how the run ended. Blocked signals are inherited.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        with get_client(sync_client=True):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         state = pipeline(**vars(args), return_state=True)
         if state.is_failed() or state.is_crashed():
             raise CganError(str(state.message or state.name))
