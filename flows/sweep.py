@@ -8,13 +8,11 @@ to continue a sweep. See docs/sweeps.md.
 """
 
 import argparse
-import difflib
 import json
 import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 from cgan.base import git
@@ -38,27 +36,23 @@ STUDY_TAG = "cgan.sweep"  # tag of the MLflow runs
 Values = dict[str, Any]  # of params, by their dotted keys
 
 
-def train_trial(base: Path, commit: str, study: str, number: int, values: Values) -> float:
-    """The objective's value of a training by a commit's code, with these values in place of those of
-    params.yaml. Raises CganError with the message of a stage that fails."""
+def train_trial(
+    base: Path, commit: str, key: str, study: str, number: int, values: Values
+) -> float:
+    """The metric `key` of a training by a commit's code, with these values in place of those of params.yaml.
+    Raises CganError with the message of a stage that fails."""
     path = base / LOGS / f"{study.replace('/', '-')}-{number}.log"  # a branch may have a slash
     log = path.open("a", buffering=1, encoding="utf-8")
     with log, checkout(base, commit, base / "params.yaml") as folder:
         set_params(values, folder / "params.yaml")
-        variables = {**environment(base, folder), CONTEXT_VARIABLE: json.dumps({STUDY_TAG: study})}
-        run = partial(
-            in_session, on_line=partial(print, file=log), folder=folder, variables=variables
-        )
+        variables = environment(base, folder) | {CONTEXT_VARIABLE: json.dumps({STUDY_TAG: study})}
+        relay = partial(print, file=log)
+        run = partial(in_session, on_line=relay, folder=folder, variables=variables)
         run("dvc", "repro", "evaluate")
-        try:
-            run("cgan.stages.record")
-        except CganError as error:  # its result counts all the same
-            say(f"{path.stem}: its run is not complete in MLflow. {error}")
-        objective = load_params(folder / "params.yaml").sweep.objective
-        evaluation = Evaluation.read(folder / EVALUATION)
-    value = evaluation.score(objective).value
+        run("cgan.stages.record", exit_codes=(0, 1))  # the result counts, also where MLflow is away
+        value = Evaluation.read(folder / EVALUATION).score(key).value
     if value is None:
-        raise CganError(f"{objective} has no value: not asked for.")
+        raise CganError(f"{key} has no value: not asked for.")
     return value
 
 
@@ -73,14 +67,10 @@ def search(base: Path, commit: str, params: Params, trials: int) -> None:
     key, space = params.sweep.objective, params.sweep.space
     study = optuna.create_study(
         storage=optuna.storages.JournalStorage(JournalFileBackend(str(base / ".cgan/optuna.log"))),
+        sampler=optuna.samplers.TPESampler(n_startup_trials=len(space) + 2),
         study_name=_study_name(base, commit, params),
         direction="minimize" if METRICS[key].better == "lower" else "maximize",
         load_if_exists=True,
-    )
-    # With the same seed, a second sweep would repeat the first.
-    seed = 1 + len(study.trials)
-    study.sampler = optuna.samplers.TPESampler(
-        seed=seed, n_startup_trials=len(space) + 2, multivariate=True
     )
     if not study.trials:
         present = flatten(params.model_dump(by_alias=True))
@@ -89,9 +79,15 @@ def search(base: Path, commit: str, params: Params, trials: int) -> None:
         )
 
     def objective(trial: Any) -> float:
-        values = _suggest(trial, params)
-        say(f"trial {trial.number}: {_in_words(values)}")
-        value = train_trial(base, commit, study.study_name, trial.number, values)
+        for name, axis in space.items():
+            if axis.choices:
+                trial.suggest_categorical(name, axis.choices)
+            else:
+                whole = isinstance(axis.low, int) and isinstance(axis.high, int)
+                suggest = trial.suggest_int if whole else trial.suggest_float
+                suggest(name, axis.low, axis.high, log=axis.log)
+        say(f"trial {trial.number}: {_in_words(trial.params)}")
+        value = train_trial(base, commit, key, study.study_name, trial.number, trial.params)
         say(f"trial {trial.number}: {key} {value:.4g}")
         return value
 
@@ -100,7 +96,7 @@ def search(base: Path, commit: str, params: Params, trials: int) -> None:
     if not done:  # the first may show that nothing works
         study.optimize(objective, n_trials=1)
     study.optimize(objective, n_trials=max(0, trials - max(1, done)), catch=CganError)
-    best = " ".join(f"-S {name}={value}" for name, value in _round(study.best_params).items())
+    best = " ".join(f"-S {name}={value}" for name, value in study.best_params.items())
     say(
         f"The best, {key} {study.best_value:.4g}, is partly luck. Train with it, and test whether it is "
         f"better than HEAD:\n  dvc exp run {best}\n  python -m flows.sweep --seeds 5"
@@ -110,17 +106,15 @@ def search(base: Path, commit: str, params: Params, trials: int) -> None:
 def compare_seeds(base: Path, commit: str, params: Params, count: int, name: str) -> None:
     """Train with `count` seeds by which no params were chosen, and with the `train` of another commit."""
     key = params.sweep.objective
-    other_params = _other_params(base, params, name)
-    values: dict[str, list[float]] = {}
-    for role, changes in {name: other_params, "present": Values()}.items():
-        values[role] = []
+    others = _other_params(base, params, name)
+    values: dict[str, list[float]] = {name: [], "present": []}
+    for role, changes in {name: others, "present": Values()}.items():
         for seed in range(params.train.seed + 1, params.train.seed + 1 + count):
-            value = train_trial(base, commit, f"seeds-{role}", seed, changes | {"train.seed": seed})
+            changed = changes | {"train.seed": seed}
+            value = train_trial(base, commit, key, f"seeds-{role}", seed, changed)
             say(f"{role}, seed {seed}: {key} {value:.4g}")
             values[role].append(value)
-    for role, group in values.items():
-        say(f"{role}: {key} {fmean(group):.4g} ± {stdev(group):.2g} over {count} seeds")
-    say(f"otherwise in {name}: {_in_words(other_params)}")
+    say(f"otherwise in {name}: {_in_words(others)}")
     say(verdict(key, name, values[name], values["present"]))
 
 
@@ -147,11 +141,10 @@ def _study_name(base: Path, commit: str, params: Params) -> str:
 def _other_params(base: Path, params: Params, name: str) -> Values:
     """The values of `train` that are otherwise in a commit. Raises CganError where there is none."""
     text = git.git("show", f"{name}:params.yaml", folder=base).decode()
-    sections = parse_yaml(text, f"params.yaml of {name}") or {}
-    document = {"train": sections.get("train") or {}}
+    train = parse_yaml(text, f"params.yaml of {name}").get("train") or {}
     others = {
         f"train.{key}": value
-        for key, value in check_params(document, f"`train` of {name}").train
+        for key, value in check_params({"train": train}, f"`train` of {name}").train
         if key != "seed" and getattr(params.train, key) != value
     }
     if not others:
@@ -159,36 +152,8 @@ def _other_params(base: Path, params: Params, name: str) -> Values:
     return others
 
 
-def _suggest(trial: Any, params: Params) -> Values:
-    """The values that Optuna chooses for a trial, rounded as `_round` does."""
-    values: Values = {}
-    for key, axis in params.sweep.space.items():
-        if axis.choices:
-            values[key] = trial.suggest_categorical(key, axis.choices)
-        else:
-            whole = isinstance(axis.low, int) and isinstance(axis.high, int)
-            suggest = trial.suggest_int if whole else trial.suggest_float
-            values[key] = suggest(key, axis.low, axis.high, log=axis.log)
-    return _round(values)
-
-
-def _round(values: Values) -> Values:
-    """Floats with three digits: more would make no difference."""
-    return {k: float(f"{v:.3g}") if isinstance(v, float) else v for k, v in values.items()}
-
-
 def _in_words(values: Values) -> str:
     return ", ".join(f"{key.removeprefix('train.')} {value}" for key, value in values.items())
-
-
-def require_committed(base: Path) -> str:
-    """HEAD, the commit whose code the trainings run. Raises CganError if the code has changed since."""
-    tree = git.working_tree(base)
-    if changed := [path for path in tree.changed if path.split("/")[0] in CODE_PATHS]:
-        raise CganError(
-            f"{listed(changed)}: changed since HEAD, whose code is trained. Commit that."
-        )
-    return tree.commit
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -205,14 +170,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         base, params = require_project(), load_params()
         if (key := params.sweep.objective) not in METRICS:
-            (near,) = difflib.get_close_matches(key, METRICS, n=1, cutoff=0.0)
-            raise CganError(f"sweep.objective: {key!r} is no metric. Did you mean `{near}`?")
-        commit = require_committed(base)
+            raise CganError(f"sweep.objective: {key!r} is none of {', '.join(METRICS)}.")
+        tree = git.working_tree(base)
+        if changed := [path for path in tree.changed if path.split("/")[0] in CODE_PATHS]:
+            raise CganError(
+                f"{listed(changed)}: changed since HEAD, whose code is trained. Commit."
+            )
         (base / LOGS).mkdir(parents=True, exist_ok=True)
         if args.seeds:
-            compare_seeds(base, commit, params, args.seeds, args.against)
+            compare_seeds(base, tree.commit, params, args.seeds, args.against)
         else:
-            search(base, commit, params, args.trials)
+            search(base, tree.commit, params, args.trials)
     except (CganError, ModuleNotFoundError) as error:  # optuna is in the extra `sweep`
         sys.stderr.write(f"Error: {error}\n")
         return 1
