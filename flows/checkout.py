@@ -41,37 +41,9 @@ def become_engine(commit: str) -> NoReturn:
 
 @contextlib.contextmanager
 def checkout(project: Path, commit: str, params: Path | None = None) -> Iterator[Path]:
-    """A clone of `project` at `commit` with its results and data, and with these params."""
-    with clone(project, commit) as folder:
-        with contextlib.suppress(FileNotFoundError):  # the project's own settings, such as keys
-            shutil.copy(project / ".dvc/config.local", folder / ".dvc")
-        with dvc_repo(project) as repo:
-            cache = repo.cache.local_cache_dir
-        # With a committed dvc.lock, of another machine, DVC would not look into its run cache.
-        (folder / "dvc.lock").unlink(missing_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            shutil.copy(home(project) / "dvc.lock", folder)
-        with dvc_repo(folder) as repo, repo.config.edit("local") as own:
-            own["cache"]["dir"] = cache
-            # DVC's notes about a tree, which are removed with it.
-            own["core"]["site_cache_dir"] = str(folder / ".dvc/tmp/site")
-        with contextlib.suppress(CganError), dvc_repo(folder) as repo:  # some results may be gone
-            if "remote" in repo.config["core"]:
-                repo.pull()
-            else:
-                repo.checkout()
-        if params:
-            shutil.copy(params, folder)
-        _share_data(project, folder)
-        yield folder
-
-
-@contextlib.contextmanager
-def clone(project: Path, commit: str) -> Iterator[Path]:
-    """A clone of the project at the commit. Removed afterwards, and so is what killed processes left: who
-    holds a clone holds its lock, and so does what it becomes, by `exec`, and what it starts.
-
-    Raises CganError where the commit cannot be found.
+    """A clone of `project` at `commit` with its results and data, and with these params. Removed afterwards,
+    and so is what killed processes left: who holds a clone holds its lock, and so does what it becomes, by
+    `exec`, and what it starts. Raises CganError where the commit cannot be found.
     """
     folders = home(project) / "checkouts"
     with contextlib.ExitStack() as stack:
@@ -84,7 +56,32 @@ def clone(project: Path, commit: str) -> Iterator[Path]:
             stack.enter_context(locked(folder / CHECKOUT_LOCK, inherited=True))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         git.clone_at(project, commit, folder)
+        _share_results(project, folder)
+        if params:
+            shutil.copy(params, folder)
+        _share_data(project, folder)
         yield folder
+
+
+def _share_results(project: Path, folder: Path) -> None:
+    """Give a clone the project's settings and cache of DVC, and what they have of its results."""
+    with contextlib.suppress(FileNotFoundError):  # the project's own settings, such as keys
+        shutil.copy(project / ".dvc/config.local", folder / ".dvc")
+    with dvc_repo(project) as repo:
+        cache = repo.cache.local_cache_dir
+    # With a committed dvc.lock, of another machine, DVC would not look into its run cache.
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        shutil.copy(home(project) / "dvc.lock", folder)
+    with dvc_repo(folder) as repo, repo.config.edit("local") as own:
+        own["cache"]["dir"] = cache
+        # DVC's notes about a tree, which are removed with it.
+        own["core"]["site_cache_dir"] = str(folder / ".dvc/tmp/site")
+    with contextlib.suppress(CganError), dvc_repo(folder) as repo:  # some results may be gone
+        if "remote" in repo.config["core"]:
+            repo.pull()
+        else:
+            repo.checkout()
 
 
 def environment(project: Path, folder: Path) -> dict[str, str]:
@@ -111,4 +108,7 @@ def _share_data(project: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    become_engine(sys.argv[1])
+    try:
+        become_engine(sys.argv[1])
+    except CganError as error:
+        sys.exit(f"Error: {error}")

@@ -28,7 +28,7 @@ from prefect.states import Completed, Failed
 
 from cgan.base.errors import CganError
 from cgan.base.files import locked, read_json, write_bytes
-from cgan.base.hosts import is_server, mlflow_page
+from cgan.base.hosts import LOOPBACK, is_server, mlflow_page, site_of
 from cgan.params.sections import flatten
 from cgan.pipeline.params_file import set_params
 from cgan.pipeline.project import (
@@ -115,11 +115,10 @@ def publish_artifact(judged: bool) -> str:
     grid = base64.b64encode(GRID.read_bytes()).decode()
     picture = f"![A row for each class](data:image/png;base64,{grid})"
     run = read_json(RUN_LOCATION)
-    # `make up` serves the store that the stages write to as a file.
-    site = os.environ.get("CGAN_MLFLOW_PAGE") or str(run["tracking_uri"])
-    link = "`make ui` shows the run in MLflow."
-    if is_server(site):
-        link = f"[The MLflow run]({mlflow_page(site, run['experiment_id'], run['run_id'])})"
+    site = str(run["tracking_uri"])
+    if not is_server(site):  # `make up` and `make ui` serve a store that is a file
+        site = site_of(LOOPBACK, int(os.environ.get("MLFLOW_PORT", "5000")))
+    link = f"[The MLflow run]({mlflow_page(site, run['experiment_id'], run['run_id'])})"
     create_markdown_artifact("\n\n".join([text, link, picture]), key="run")
     return summary
 

@@ -18,7 +18,6 @@ import psutil
 from cgan.base import git, hosts
 from cgan.base.commands import output_of
 from cgan.base.errors import CganError
-from cgan.base.files import locked
 from cgan.pipeline.project import PRODUCTION, require_project
 from cgan.pipeline.tracking.store import store_uri
 from flows.checkout import PROJECT_VARIABLE
@@ -38,27 +37,22 @@ PROGRAMS = named("Procfile", ": ")  # what the shell runs, in the order of their
 PORTS = {"MLFLOW_PORT": "5000", "PREFECT_PORT": "4200"}
 STAYS_UP_S = 5.0  # after which the worker, which listens nowhere, counts as started
 MAX_END_S = 60.0  # of a worker whose run saves a checkpoint
-CUT_OFF = (
-    "A night was cut off, and is Crashed in Prefect. After `make up`, *Retry* on its page or the next night "
-    "goes on from its last checkpoint."
-)
+CUT_OFF = "A night is cut off: Crashed in Prefect. After `make up`, *Retry* on its page goes on."
 
 
 def up(root: Path) -> Iterator[str]:
     """Start what does not run yet. Yields a line as each program answers. Raises CganError if a port is
     taken, or a program ends."""
     folder = root / PRODUCTION
-    environment = _environment(root)
-    with locked(folder / "lock"):
-        folder.chmod(0o700)  # flow parameters, and logs
-        running = _running(root)
-        for name in PROGRAMS:
-            if name == "mlflow" and hosts.is_server(store_uri(root)):
-                continue
-            port = int(environment.get(f"{name.upper()}_PORT", 0))
-            if name not in running:
-                _start(folder, name, port, environment)
-            yield f"{name:8} {site_of(port) if port else 'takes the nights'}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # flow parameters, and logs
+    environment, running = _environment(root), _running(root)
+    for name in PROGRAMS:
+        if name == "mlflow" and hosts.is_server(store_uri(root)):
+            continue
+        port = int(environment.get(f"{name.upper()}_PORT", 0))
+        if name not in running:
+            _start(folder, name, port, environment)
+        yield f"{name:8} {site_of(port) if port else 'takes the nights'}"
     yield f"logs     {folder}/*.log"
     yield f"export PREFECT_API_URL={environment['PREFECT_API_URL']}"
 
@@ -75,8 +69,8 @@ def _start(folder: Path, name: str, port: int, environment: dict[str, str]) -> N
             command, env=environment, stdout=out, stderr=out, start_new_session=True
         )
     (folder / f"{name}.pid").write_bytes(str(process.pid).encode())
-    began = time.monotonic()
-    while not (_answers(port) if port else time.monotonic() > began + STAYS_UP_S):
+    stays_until = time.monotonic() + STAYS_UP_S
+    while not (_answers(port) if port else time.monotonic() > stays_until):
         if process.poll() is not None:
             last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-10:]
             raise CganError("\n".join([f"{name} did not start. The end of {log}:", *last]))
@@ -99,15 +93,12 @@ def _environment(root: Path) -> dict[str, str]:
     known = {**PORTS, **named("servers.env", "="), **os.environ}
     for process in _running(root).values():
         known |= {name: process.environ()[name] for name in PORTS}
-    mlflow, prefect = (site_of(int(known[name])) for name in PORTS)
-    uri = store_uri(root)
     return {
         **known,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), known["PATH"]]),
         "PYTHONPATH": str(root),
         "PREFECT_HOME": str(root / PRODUCTION / "prefect"),
-        "PREFECT_API_URL": f"{prefect}/api",
-        "CGAN_MLFLOW_PAGE": hosts.without_credentials(uri) if hosts.is_server(uri) else mlflow,
+        "PREFECT_API_URL": f"{site_of(int(known['PREFECT_PORT']))}/api",
         PROJECT_VARIABLE: str(root),
     }
 
@@ -135,20 +126,18 @@ def deploy(root: Path) -> Iterator[str]:
 
 def down(root: Path) -> Iterator[str]:
     """Stop what `up` started, the worker first: its run saves a checkpoint and ends as Crashed."""
-    with locked(root / PRODUCTION / "lock"):
-        running = _running(root)
-        for name in reversed(running):
-            program = running[name]
-            runs = program.children(recursive=True)
-            if name == "worker" and runs:
-                yield CUT_OFF
-            # The worker's runs first: it would kill them before they have told the server.
-            for group in (runs, [program]):
-                for process in group:
-                    with contextlib.suppress(psutil.NoSuchProcess):
-                        process.terminate()
-                for process in psutil.wait_procs(group, timeout=MAX_END_S)[1]:
-                    process.kill()
+    running = _running(root)
+    for name, program in reversed(running.items()):
+        runs = program.children(recursive=True)
+        if name == "worker" and runs:
+            yield CUT_OFF
+        # The worker's runs first: it would kill them before they have told the server.
+        for group in (runs, [program]):
+            for process in group:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.terminate()
+            for process in psutil.wait_procs(group, timeout=MAX_END_S)[1]:
+                process.kill()
     yield f"Stopped: {', '.join(reversed(running))}." if running else "Nothing was running."
 
 

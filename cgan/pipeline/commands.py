@@ -201,19 +201,19 @@ def _project_registry() -> AbstractContextManager[Registry]:
 @versions.command("list")
 def list_() -> None:
     """List all versions with their verdicts, and the champion: since when, why and by whom."""
-    from cgan.pipeline.registry.client import CHAMPION, ROLLED_BACK, RUN_NAME
+    from cgan.pipeline.registry.client import ROLLED_BACK, RUN_NAME
 
     with _project_registry() as registry:
         found, aliases = registry.versions(), registry.aliases()
+        champion = registry.champion()
     typer.echo(f"Versions of `{registry.model}` in {registry.address}: {len(found)}")
     for version in found:
         state = "rolled back" if ROLLED_BACK in version.tags else version.verdict
         of_version = [alias for alias, number in aliases.items() if number == version.number]
         name = version.tags.get(RUN_NAME, version.run_id)
         typer.echo(f"  {version.number:3}  {', '.join(of_version) or '-':10}  {state:11}  {name}")
-    for version in found:
-        if version.number == aliases.get(CHAMPION):
-            typer.echo(f"Champion: {version.champion_line}")
+    if champion:
+        typer.echo(f"Champion: {champion.champion_line}")
 
 
 @versions.command()
@@ -232,8 +232,8 @@ def promote(
     from cgan.pipeline.registry.client import ACCEPTED_DATA, SUMMARY
 
     with _project_registry() as registry:
-        wanted, champion = registry.version(version), registry.champion_number()
-        if version == champion:
+        wanted, champion = registry.version(version), registry.champion()
+        if wanted == champion:
             registry.tag(version, {ACCEPTED_DATA: str(version)})
             typer.echo(f"Version {version}, the champion: new data are compared with its data now.")
             return

@@ -89,7 +89,7 @@ def children(prefect: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         path.write_text(json.dumps(content))
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CGAN_MLFLOW_PAGE", "http://127.0.0.1:5000")
+    monkeypatch.setenv("MLFLOW_PORT", "5300")
     stand_in = Children()
     monkeypatch.setattr(flow, "in_session", stand_in.start)
     monkeypatch.setattr(flow, "stale_stages", lambda: {*stand_in.stale})
@@ -133,7 +133,7 @@ def test_a_run_has_its_stages_verdict_and_drawings(children: Children) -> None:
     assert (children.gates, gates_at_work()) == (1, 0), "that of another machine would wait"
     shown = artifact(state)
     assert shown.count("version 3 is promoted") == 1 and "](data:image/png;base64," in shown
-    assert "](http://127.0.0.1:5000/#/experiments/1/runs/abc?" in shown
+    assert "](http://127.0.0.1:5300/#/experiments/1/runs/abc?" in shown
     assert yaml.safe_load(Path("params.yaml").read_text())["train"]["lr"] == 0.5
     assert re.fullmatch(r"\d\d \w{3} \d\d:\d\d · train.lr=0.5", flow_run(state).name)
 

@@ -92,7 +92,6 @@ def project(repo: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_what_up_starts_knows_its_project_and_its_servers(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_PORT", "5100")
     monkeypatch.setenv("PREFECT_PORT", "4300")
     own = production._environment(project)
     assert own["MLFLOW_WORKERS"] == "1" and "PREFECT_CLIENT_MAX_RETRIES" in own
@@ -100,9 +99,6 @@ def test_what_up_starts_knows_its_project_and_its_servers(
     assert own["PREFECT_HOME"] == str(project / ".cgan/production/prefect")
     assert own["CGAN_SOURCE"] == own["PYTHONPATH"] == str(project)
     assert own["PREFECT_API_URL"] == "http://127.0.0.1:4300/api"
-    assert own["CGAN_MLFLOW_PAGE"] == "http://127.0.0.1:5100"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@mlflow.example")
-    assert production._environment(project)["CGAN_MLFLOW_PAGE"] == "http://mlflow.example"
 
 
 @pytest.fixture

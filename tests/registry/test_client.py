@@ -60,12 +60,12 @@ def test_data_are_compared_with_those_a_person_accepted_last(registry: Registry)
         registry.promote(number, why="passed the gate: good")
     assert accepted() == [1, 1, 1, 4, 5]
     cgan("registry", "promote", "3", "--why", "new scanner")
-    assert accepted() == [1, 1, 3, 4, 5] and registry.champion_number() == 3
+    assert accepted() == [1, 1, 3, 4, 5] and registry.aliases()["champion"] == 3
     registry.promote(4, why="passed the gate: good")
     assert accepted() == [1, 1, 3, 3, 5]
     cgan("registry", "promote", "5", "--why", "new scanner, and light")
     registry.rollback("too grey")
-    assert registry.champion_number() == 4 and accepted() == [1, 1, 3, 3, 5]
+    assert registry.aliases()["champion"] == 4 and accepted() == [1, 1, 3, 3, 5]
     # Made champion in MLflow: its own data.
     registry.client.delete_model_version_tag("cgan", "4", "champion.anchor")
     registry.promote(2, why="passed the gate: good")
@@ -149,13 +149,13 @@ def test_champions_are_a_stack_whatever_is_killed(registry: Registry) -> None:
         registry.client.set_registered_model_alias("cgan", CHALLENGER, "3")
         with killed(nth):
             promote(3)
-        assert registry.champion_number() == 2, "the alias moves last"
+        assert registry.aliases()["champion"] == 2, "the alias moves last"
         promote(3)
         assert registry.aliases() == {"champion": 3} and not is_marked(3)
         with killed(nth):
             registry.rollback("too grey")
         assert is_marked(3), "a gate would promote it again"
-        if registry.champion_number() == 3:
+        if registry.aliases()["champion"] == 3:
             promote(4)
             assert registry.rollback("too dark") == (2, 4), "never one that was left"
         assert registry.aliases() == {"champion": 2}

@@ -58,7 +58,7 @@ def refused_for(words: str) -> None:
         gated()
     with open_registry("cgan") as registry:
         numbers = [version.number for version in registry.versions()]
-        assert numbers == [registry.champion_number()] == [1]
+        assert numbers == [registry.aliases()["champion"]] == [1]
 
 
 def test_a_champion_that_cannot_be_read_is_replaced_by_nobody(copied: Project) -> None:

@@ -102,8 +102,15 @@ class Registry:
         models = self.client.search_registered_models(f"name = '{self.model}'")
         return {alias: int(number) for model in models for alias, number in model.aliases.items()}
 
-    def champion_number(self) -> int | None:
-        return self.aliases().get(CHAMPION)
+    def champion(self) -> Version | None:
+        number = self.aliases().get(CHAMPION)
+        return None if number is None else self.version(number)
+
+    def newest_run(self, experiment: str, wanted: str) -> Run | None:
+        """Of an experiment, by MLflow's filter."""
+        found = self.client.get_experiment_by_name(experiment)
+        places = [found.experiment_id] if found else []
+        return next(iter(self.client.search_runs(places, wanted, max_results=1)), None)
 
     def register(self, run: Run, digest: str) -> Version:
         """The version of the run's generator, made where there is none. Equal weights have one version.
@@ -133,14 +140,12 @@ class Registry:
         """Make a version the champion. A person accepts its data, too: from then on data are compared with
         these."""
         with store.store_locked():
-            champion = self.champion_number()
-            if champion == number:
+            champion = self.champion()
+            if champion and champion.number == number:
                 return
-            accepted = number
-            if champion is not None and not by_person:
-                accepted = self.version(champion).accepted_data
+            accepted = champion.accepted_data if champion and not by_person else number
             self.client.delete_model_version_tag(self.model, str(number), ROLLED_BACK)
-            previous = str(champion or "none")
+            previous = str(champion.number) if champion else "none"
             self.tag(number, {PREVIOUS_CHAMPION: previous, ACCEPTED_DATA: str(accepted)})
             self._set_champion(number, why)
 
@@ -148,7 +153,7 @@ class Registry:
         """Bring back the last champion that was not rolled back → its number, and that of the one that it
         replaces. Raises ModelError where there is none."""
         with store.store_locked():
-            champion = self.champion_number()
+            champion = self.aliases().get(CHAMPION)
             former = former_champion(self.versions(), champion)
             if champion is None or former is None:
                 raise ModelError(

@@ -49,10 +49,9 @@ def judge_and_promote(params: Params, say: Callable[[str], None]) -> Report:
     digest = str(read_facts(project.GENERATOR, "generator")["digest"])
     trained = read_json(project.RUN_LOCATION)
     with open_registry(params.gate.model) as registry:
-        run, number = _find_run(registry, trained), registry.champion_number()
-        champion = None if number is None else registry.version(number)
+        run, champion = _find_run(registry, trained), registry.champion()
         version = registry.find_version(run.info.run_id, digest)
-        if version and (reason := _why_unchanged(version, number)):
+        if version and (reason := _why_unchanged(version, champion)):
             report = Report(question="Gate", verdict="unchanged", sentence="", reasons=[reason])
             report = _written(report, version, champion)
         else:
@@ -74,12 +73,10 @@ def judge_and_promote(params: Params, say: Callable[[str], None]) -> Report:
 
 def _find_run(registry: Registry, trained: dict[str, Any]) -> Run:
     """The run that trained what lies in models/. Raises ModelError when they don't belong together."""
-    experiment = registry.client.get_experiment_by_name(trained["experiment"])
     wanted = f"tags.`{RUN_KEY_TAG}` = '{trained['run_key']}'"
     wanted += f" AND tags.`{GENERATOR_SHA256_TAG}` = '{sha256_of(project.GENERATOR)}'"
-    places = [experiment.experiment_id] if experiment else []
-    if runs := registry.client.search_runs(places, wanted, max_results=1):
-        return runs[0]
+    if run := registry.newest_run(trained["experiment"], wanted):
+        return run
     raise ModelError(
         f"the MLflow store {registry.address} has no run with the key {trained['run_key']} that trained "
         f"{project.GENERATOR}; it was recorded in {trained['tracking_uri']}. Restore what belongs together "
@@ -87,9 +84,9 @@ def _find_run(registry: Registry, trained: dict[str, Any]) -> Run:
     )
 
 
-def _why_unchanged(version: Version, champion: int | None) -> str:
+def _why_unchanged(version: Version, champion: Version | None) -> str:
     """Why a version is not judged again; empty where it has to be."""
-    if champion == version.number:
+    if champion and champion.number == version.number:
         return "it is the champion already"
     if ROLLED_BACK in version.tags:
         advice = f"only `cgan registry promote {version.number} --why …` makes it champion again"

@@ -26,7 +26,7 @@ from cgan.pipeline.registry.checks import (
 )
 from cgan.pipeline.registry.client import Registry, Version
 from cgan.pipeline.registry.measurements import DataComparison, Drawings, KeptData
-from cgan.pipeline.registry.recorded_run import find
+from cgan.pipeline.registry.recorded_run import RecordedRun
 from cgan.quality.conditions import Conditions, labels_to_draw
 from cgan.quality.evaluate import measure
 from cgan.quality.outliers import OutlierModels
@@ -96,7 +96,8 @@ def _champion_model(
     registry: Registry, champion: Version, inputs: Inputs
 ) -> tuple[GenerativeModel, Facts]:
     """The champion's generator, and the facts of its file."""
-    with find(f"models:/{registry.model}/{champion.number}").generator_file() as path:
+    uri = f"models:/{registry.model}/{champion.number}"
+    with RecordedRun(champion.run_id, uri).generator_file() as path:
         model, facts = load_generator(path)
     trained, before = (
         (each.classes, *each.shape, about.get("class_names"))

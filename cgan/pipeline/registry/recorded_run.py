@@ -41,10 +41,6 @@ class ProjectRun:
         params = {key: str(value) for key, value in training["params"].items()}
         return {**training, "params": params}
 
-    @contextlib.contextmanager
-    def generator_file(self) -> Iterator[Path]:
-        yield self.folder / GENERATOR
-
 
 @dataclass(frozen=True)
 class RecordedRun:

@@ -67,23 +67,20 @@ def _in_mlflow(root: Path) -> Iterator[tuple[str, str]]:
         yield "Champion", "none yet: `dvc repro` trains, then `cgan gate` makes the first"
         return
     with open_registry(params.gate.model) as registry:
-        versions, number = registry.versions(), registry.champion_number()
-        if number is None:
+        versions, champion = registry.versions(), registry.champion()
+        if not champion:
             yield "Champion", "none yet: `cgan gate` makes the first"
         else:
-            champion = registry.version(number)
             yield "Champion", champion.champion_line
             yield "", _quality(registry.client.get_run(champion.run_id))
         for version in versions[:1]:
             yield "Verdict", version.tags.get(SUMMARY, f"version {version.number}: none yet")
         name = store.experiment_name(params.tracking.experiment)
-        experiment = registry.client.get_experiment_by_name(name)
-        places = [experiment.experiment_id] if experiment else []
-        for run in registry.client.search_runs(places, IS_TRAINING, max_results=1):
+        if run := registry.newest_run(name, IS_TRAINING):
             facts, began = run.info, datetime.fromtimestamp(run.info.start_time / 1000, UTC)
             started = f"started {began:%d %b %H:%M} UTC"
             yield "Last training", f"{facts.run_name} · {facts.status} · {started}"
-            if number is None or facts.run_id != champion.run_id:
+            if not champion or facts.run_id != champion.run_id:
                 yield "", _quality(run)
             is_judged = facts.run_id in {version.run_id for version in versions}
             advice = "" if is_judged else ", not gated yet: `cgan gate`"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from cgan.pipeline.project import SOURCE_FOLDER, project_root
 from cgan.pipeline.tracking import store
@@ -52,11 +52,9 @@ class LiveTracker:
 
     def _send(self, call: Callable[[TrackedRun], None]) -> None:
         """After a call that failed, all that come fail as it did."""
-        before = self._sent
 
-        def on_the_thread() -> TrackedRun:
-            run = before.result()
-            call(run)
+        def on_the_thread(before: Future[TrackedRun]) -> TrackedRun:
+            call(run := before.result())
             return run
 
-        self._sent = self._thread.submit(on_the_thread)
+        self._sent = self._thread.submit(on_the_thread, self._sent)
