@@ -44,15 +44,15 @@ CEILINGS = {
     "cgan/models": 1_330,
     "cgan/page": 636,
     "cgan/params": 515,
-    "cgan/pipeline": 2_697,
+    "cgan/pipeline": 2_691,
     "cgan/privacy": 677,
     "cgan/quality": 2_436,
     "cgan/service": 324,
     "cgan/stages": 859,
     "cgan/training": 1_600,
     "cgan/utility": 824,
-    "flows": 858,
-    "tests": 12_337,
+    "flows": 777,
+    "tests": 12_413,
 }
 PAGE_LINES = 1_332  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/
