@@ -119,7 +119,8 @@ class Sharing(Answer):
         told = f"gave nothing away that {self.attack.non_members:,} held-out {self.unit} can show: {auc}."
         if self.attack.leaks:
             told = f"give away who was in the training data: {auc}. {ADVICE_ON_LEAKS}"
-        return f"These drawings {told} {use}"
+        its_file = "The generator's file is its training images. "
+        return f"{its_file if self.holds_training_images else ''}These drawings {told} {use}"
 
     def _reasons(self) -> list[str]:
         """The rest of the answer, in sentences."""
@@ -140,9 +141,7 @@ class Sharing(Answer):
                 f"There are no drawings of {listed(self.not_drawn)}: of their images the drawings tell "
                 "nothing, and a classifier of drawings never names them."
             )
-        if self.holds_training_images:
-            reasons.append("The generator's file is its training images: share drawings alone.")
-        elif self.generator_digest:
+        if self.generator_digest and not self.holds_training_images:
             reasons.append("Who has the generator's file has its drawings, as many as they like.")
         return [*reasons, NO_PROOF]
 

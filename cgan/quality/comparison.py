@@ -139,9 +139,9 @@ def compare(a: Evaluation, b: Evaluation) -> Comparison:
 
 
 def _difference(a: Score, b: Score) -> Number:
-    """b - a, of scores that have values. Where both have replicates, the interval is the gate's: both had the
-    same latents and real images, which were resampled alike. Elsewhere it is put together, where both have
-    one."""
+    """b - a, of scores that have values. Where both have replicates, the interval is of their difference:
+    both had the same latents and real images, which were resampled alike. Elsewhere it is put together, where
+    both have one."""
     assert a.value is not None and b.value is not None
     interval: Interval | None = None
     if a.replicates and b.replicates:

@@ -293,7 +293,7 @@ class Evaluation(Answer):
     @classmethod
     def from_json(cls, facts: Mapping[str, Any]) -> Evaluation:
         """The evaluation whose report has these facts."""
-        own = _known(cls, facts)
+        own = {part.name: facts[part.name] for part in fields(cls) if part.name in facts}
         own["metrics"] = {key: Score(**_known(Score, row)) for key, row in facts["metrics"].items()}
         rows = facts.get("classes", ())
         own["classes"] = [ClassScores(**_known(ClassScores, row)) for row in rows]
