@@ -9,7 +9,7 @@ import typer
 
 from cgan import __version__
 from cgan.base.errors import CganError
-from cgan.pipeline import commands as project
+from cgan.pipeline import commands as project_commands
 from cgan.pipeline.commands import PRODUCTION_PANEL, announce
 from cgan.pipeline.evidence import commands as evidence
 from cgan.pipeline.project import GENERATOR
@@ -152,9 +152,9 @@ def card(
     typer.echo(write_card_folder(generator, folder, anyway=publish_anyway) + note)
 
 
-app.add_typer(project.app)
+app.add_typer(project_commands.app)
 app.add_typer(evidence.app)
-app.add_typer(project.versions, name="registry", rich_help_panel=PRODUCTION_PANEL)
+app.add_typer(project_commands.versions, name="registry", rich_help_panel=PRODUCTION_PANEL)
 
 
 def main() -> None:

@@ -30,17 +30,8 @@ from cgan.base.errors import CganError
 from cgan.base.files import locked, read_json, write_bytes
 from cgan.base.hosts import LOOPBACK, is_server, mlflow_page, site_of
 from cgan.params.sections import flatten
+from cgan.pipeline import project
 from cgan.pipeline.params_file import set_params
-from cgan.pipeline.project import (
-    BLOCKED_EXIT_CODE,
-    DVC_LOCK,
-    EVALUATION,
-    GATE_REPORT,
-    GATE_TEXT,
-    GRID,
-    RUN_LOCATION,
-    home,
-)
 from cgan.quality.evaluation import Evaluation
 from flows.checkout import CHECKOUT_VARIABLE
 from flows.children import CONTEXT_VARIABLE, has_remote, in_session, stale_stages
@@ -96,25 +87,25 @@ def run_gate() -> State[Any]:
     with refused, get_client(sync_client=True) as client:
         client.upsert_global_concurrency_limit_by_name(GATE_LIMIT, 1)
     with concurrency(GATE_LIMIT, raise_on_lease_renewal_failure=False):
-        state = run_module("cgan.cli", "gate", exit_codes=(0, BLOCKED_EXIT_CODE))
+        state = run_module("cgan.cli", "gate", exit_codes=(0, project.BLOCKED_EXIT_CODE))
     if state.is_failed():
         return state
-    report = read_json(GATE_REPORT)
+    report = read_json(project.GATE_REPORT)
     return Completed(name=report["verdict"].capitalize(), message=report["sentence"])
 
 
 def publish_artifact(judged: bool) -> str:
     """Make the artifact `run`. Returns the run's message: why the gate decided so, or the quality."""
     if judged:
-        text = GATE_TEXT.read_text(encoding="utf-8")
-        summary = str(read_json(GATE_REPORT)["sentence"])
+        text = project.GATE_TEXT.read_text(encoding="utf-8")
+        summary = str(read_json(project.GATE_REPORT)["sentence"])
     else:
-        report = Evaluation.read(EVALUATION).report()
+        report = Evaluation.read(project.EVALUATION).report()
         text, summary = report.as_markdown(), report.sentence
     # With its bytes in it: a page would not find a file.
-    grid = base64.b64encode(GRID.read_bytes()).decode()
+    grid = base64.b64encode(project.GRID.read_bytes()).decode()
     picture = f"![A row for each class](data:image/png;base64,{grid})"
-    run = read_json(RUN_LOCATION)
+    run = read_json(project.RUN_LOCATION)
     site = str(run["tracking_uri"])
     if not is_server(site):  # `make up` and `make ui` serve a store that is a file
         site = site_of(LOOPBACK, int(os.environ.get("MLFLOW_PORT", "5000")))
@@ -170,8 +161,8 @@ def pipeline(
             ended: State[Any] = Completed(name=judged.name, message=message)
         except CganError as error:
             ended = Failed(message=str(error))
-        if is_checkout and DVC_LOCK.exists():  # the next one begins with these results
-            write_bytes(home() / DVC_LOCK, DVC_LOCK.read_bytes())
+        if is_checkout and project.DVC_LOCK.exists():  # the next one begins with these results
+            write_bytes(project.home() / project.DVC_LOCK, project.DVC_LOCK.read_bytes())
     return ended
 
 

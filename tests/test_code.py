@@ -38,8 +38,8 @@ def test_no_module_is_longer_than_a_reader_s_patience() -> None:
 # raise the ceiling in a commit that says what that pays for.
 CEILINGS = {
     "cgan": 237,
-    "cgan/base": 632,
-    "cgan/data": 1_768,
+    "cgan/base": 662,
+    "cgan/data": 1_784,
     "cgan/drawing": 739,
     "cgan/models": 1_330,
     "cgan/page": 636,
@@ -48,11 +48,11 @@ CEILINGS = {
     "cgan/privacy": 676,
     "cgan/quality": 2_436,
     "cgan/service": 324,
-    "cgan/stages": 859,
+    "cgan/stages": 848,
     "cgan/training": 1_600,
     "cgan/utility": 824,
-    "flows": 777,
-    "tests": 12_413,
+    "flows": 768,
+    "tests": 12_417,
 }
 PAGE_LINES = 1_332  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from cgan.base.errors import DataError
 from cgan.base.files import replacing
-from cgan.base.settings import as_keywords
+from cgan.base.settings import python_call
 from cgan.data import arrays
 from cgan.data.arrays import IntArray
 from cgan.models import file_facts
@@ -79,7 +79,7 @@ class Images:
     source_sha256: str
     notes: tuple[str, ...]
 
-    @as_keywords()
+    @python_call
     def __init__(
         self,
         pixels: ArrayLike | torch.Tensor,
@@ -190,7 +190,7 @@ class Images:
 
         return Tensors(*map(torch.from_numpy, (self.pixels, self.labels, self.counts)))
 
-    @as_keywords()
+    @python_call
     def split(self, fraction: float = 0.1, seed: int = 1) -> tuple[Images, Images]:
         """The images to train on, and those held out: of each class `fraction`, at least one.
 

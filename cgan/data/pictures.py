@@ -22,6 +22,7 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 MAX_FILE_BYTES = 500_000_000
 MAX_PIXEL_BYTES = 4_000_000_000  # of the pixels of all pictures
 PROPOSED_SIDE = 64  # pixels, at most
+MAX_CROPPED = 0.25  # of a picture; where cropping takes away more, it is noted
 
 MIN_COLOUR_FRACTION = 0.1  # of the pictures: fewer in colour are probably a mistake, and noted
 Size = tuple[int, int]  # width and height in pixels, as Pillow has them
@@ -40,6 +41,8 @@ def read_album(album: Album, params: FormParams) -> Images:
         size = _suitable_size(sizes)
         pixels, sizes, notes = _read_all(album, pictures, size, params.fit)
         notes = [_note_on_size(pictures, sizes, size), *notes]
+    if size and params.fit == "crop":
+        notes += _notes_on_cropping(pictures, sizes, size)
     splits = [SPLITS.index(picture.split) for picture in pictures if picture.split]
     groups = [picture.group for picture in pictures]
     images = Images(
@@ -172,6 +175,19 @@ def _note_on_size(pictures: list[Picture], sizes: list[Size], size: Size) -> str
         f"Sizes: {listed(found, 3)}. All are made {width} × {height} pixels, near the median shape. Set "
         f"{setting('data.height', height)} and {setting('data.width', width)} to keep this size, or another."
     )
+
+
+def _notes_on_cropping(pictures: list[Picture], sizes: list[Size], size: Size) -> list[str]:
+    """A note where cropping takes away more than MAX_CROPPED of some pictures."""
+    shape = size[0] / size[1]
+    kept = [min(width / height / shape, shape * height / width) for width, height in sizes]
+    cropped = [p.label for p, share in zip(pictures, kept, strict=True) if share < 1 - MAX_CROPPED]
+    if not cropped:
+        return []
+    return [
+        f"Cropping takes away over a quarter in {len(cropped):,} of {len(sizes):,} pictures, most in class "
+        f"{statistics.mode(sorted(cropped))}. {setting('data.fit', 'pad')} keeps them whole."
+    ]
 
 
 def _class_names(album: Album) -> list[str]:

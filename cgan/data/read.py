@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from cgan.base.errors import CganError, DataError
 from cgan.base.files import replacing, sha256_of
-from cgan.base.settings import as_keywords, setting
+from cgan.base.settings import python_call, setting
 from cgan.base.text import listed
 from cgan.data import kaggle
 from cgan.data.album import Album, first_line, open_source, safe_members
@@ -37,7 +37,7 @@ ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")
 GZIP_SIGNATURE = b"\x1f\x8b"
 
 
-@as_keywords()
+@python_call
 def read(path: Path | str, **options: Any) -> Images:
     """The labelled images in a file or folder, checked. `notes` say what was left out, and what is odd.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cgan.base.errors import DataError
 from cgan.base.files import write_text
-from cgan.base.settings import as_keywords
+from cgan.base.settings import python_call
 from cgan.data.images import Images
 from cgan.drawing.plots import curves_html, training_curves
 from cgan.page.image_facts import both_parts
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cgan.training.fit import Run
 
 
-@as_keywords()
+@python_call
 def write_page(
     path: Path | str,
     run: Run,

@@ -13,7 +13,7 @@ import torch
 from cgan.base.errors import CganError, DataError
 from cgan.base.progress import Progress, progress_bar
 from cgan.base.report import Answer, Cell, Number, Report, Table
-from cgan.base.settings import as_keywords
+from cgan.base.settings import python_call
 from cgan.base.text import duration, listed, percent
 from cgan.data.contact_sheet import image_grid
 from cgan.data.images import Images
@@ -146,7 +146,7 @@ class Sharing(Answer):
         return [*reasons, NO_PROOF]
 
 
-@as_keywords()
+@python_call
 def sharing(
     train: Images,
     held_out: Images,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cgan.base.report import Answer, Cell, Interval, Kind, Number, Report, Table
-from cgan.base.settings import as_keywords
+from cgan.base.settings import python_call
 from cgan.quality.evaluation import Evaluation, Score
 from cgan.quality.intervals import Estimate
 from cgan.quality.proportions import difference_interval
@@ -112,7 +112,7 @@ class Comparison(Answer):
         )
 
 
-@as_keywords()
+@python_call
 def compare(a: Evaluation, b: Evaluation) -> Comparison:
     """Comparison of the generator of `b` with that of `a`: each metric that both have, with the 95 % interval
     of the difference, which covers the drawings and the held-out images. Numbers are compared only where

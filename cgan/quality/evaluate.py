@@ -13,7 +13,7 @@ from torch import Tensor
 from cgan.base.errors import DataError
 from cgan.base.progress import Progress, progress_bar, silent
 from cgan.base.report import Number
-from cgan.base.settings import as_keywords
+from cgan.base.settings import python_call
 from cgan.base.text import listed
 from cgan.data.arrays import image_digests
 from cgan.data.images import Images
@@ -60,7 +60,7 @@ class HasModel(Protocol):
     def model(self) -> GenerativeModel: ...
 
 
-@as_keywords()
+@python_call
 def evaluate(
     generator: HasModel | GenerativeModel,
     train: Images,

@@ -10,20 +10,8 @@ from cgan.models.hardware import deterministic
 from cgan.page.image_facts import both_parts
 from cgan.page.run_page import Contents, render_page
 from cgan.params.sections import Params
+from cgan.pipeline import project
 from cgan.pipeline.params_file import load_params
-from cgan.pipeline.project import (
-    CURVES_HTML,
-    DATA_SOURCE,
-    EVALUATION,
-    GENERATOR,
-    HOLDOUT_DATA,
-    JUDGE,
-    PREVIEWS,
-    RUN_PAGE,
-    TRAIN_DATA,
-    TRAINING,
-    VALIDATION,
-)
 from cgan.pipeline.tracking.run import read_training
 from cgan.pipeline.tracking.store import COMMIT_TAG, DATA_TAG, DIRTY_TAG
 from cgan.quality.evaluation import Evaluation
@@ -35,25 +23,35 @@ from cgan.training.records import preview_paths
 @deterministic()
 def main() -> None:
     page = render_page(contents_of(load_params()))
-    write_text(RUN_PAGE, page)
-    log.info("%s: %.1f MB; it opens in any browser, offline.", RUN_PAGE, len(page.encode()) / 1e6)
+    write_text(project.RUN_PAGE, page)
+    log.info(
+        "%s: %.1f MB; it opens in any browser, offline.", project.RUN_PAGE, len(page.encode()) / 1e6
+    )
 
 
 def contents_of(params: Params) -> Contents:
     """The page's contents, from what the stages left. Raises CganError for what doesn't belong together."""
-    generator, evaluation = Generator.load(GENERATOR), Evaluation.read(EVALUATION)
-    judge, _ = load_judge(JUDGE)
-    data, validation, training = all_images(), read_json(VALIDATION), read_training(TRAINING)
+    generator, evaluation = Generator.load(project.GENERATOR), Evaluation.read(project.EVALUATION)
+    judge, _ = load_judge(project.JUDGE)
+    data, validation, training = (
+        all_images(),
+        read_json(project.VALIDATION),
+        read_training(project.TRAINING),
+    )
     is_its_data = generator.facts.get("data_sha256") == data.source_sha256
     if not (is_its_data and evaluation.is_about(generator.facts)):
-        raise ModelError(f"{GENERATOR}, {EVALUATION} and {TRAIN_DATA} differ. Run `dvc repro`.")
+        raise ModelError(
+            f"{project.GENERATOR}, {project.EVALUATION} and {project.TRAIN_DATA} differ. Run `dvc repro`."
+        )
     tags = training["tags"]
     return Contents(
         generator=generator,
         evaluation=evaluation,
         title=" · ".join(filter(None, (training["experiment"], tags.get(DATA_TAG)))),
-        curves=CURVES_HTML.read_text(encoding="utf-8"),
-        previews={step: path.read_bytes() for step, path in preview_paths(PREVIEWS).items()},
+        curves=project.CURVES_HTML.read_text(encoding="utf-8"),
+        previews={
+            step: path.read_bytes() for step, path in preview_paths(project.PREVIEWS).items()
+        },
         seconds=training.get("training_s"),
         limits=params.gate,
         data=data,
@@ -64,16 +62,16 @@ def contents_of(params: Params) -> Contents:
             "run_name": training.get("run_name"),
             "commit": tags.get(COMMIT_TAG),
             "dirty": tags.get(DIRTY_TAG) == "true",
-            "sha256": sha256_of(GENERATOR),
+            "sha256": sha256_of(project.GENERATOR),
         },
     )
 
 
 def all_images() -> Images:
     """The images of both parts, in the order of the CSV or of the files."""
-    data = both_parts(load_images(TRAIN_DATA), load_images(HOLDOUT_DATA))
+    data = both_parts(load_images(project.TRAIN_DATA), load_images(project.HOLDOUT_DATA))
     data = data.at(data.lines.argsort())
-    names = read_json(DATA_SOURCE).get("files")  # those of a test set, too
+    names = read_json(project.DATA_SOURCE).get("files")  # those of a test set, too
     return replace(data, files=[names[line - 1] for line in data.lines] if names else [])
 
 

@@ -24,15 +24,6 @@ from cgan.params.sections import Params, TrainParams, flatten
 from cgan.pipeline import project
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.progress import progress
-from cgan.pipeline.project import (
-    DISCRIMINATOR,
-    GENERATOR,
-    LOSSES,
-    PREVIEWS,
-    PROBES,
-    TRAIN_DATA,
-    TRAINING,
-)
 from cgan.pipeline.tracking import store
 from cgan.pipeline.tracking.live import LiveTracker
 from cgan.pipeline.tracking.run import TrainingRecord
@@ -51,7 +42,7 @@ KEPT_KEYS = ("run_key", "run_name", "experiment", "began_ms", "training_s")
 
 def main() -> None:
     params = load_params()
-    images = load_images(TRAIN_DATA)
+    images = load_images(project.TRAIN_DATA)
     hardware = choose_hardware(params.train.device, params.train.precision)
     choice = choose(params.train, images)
     judge, judge_facts = load_judge(project.JUDGE)
@@ -121,7 +112,7 @@ def tracked_training(folder: Path, training: TrainingRecord) -> Iterator[LiveTra
         tracker.end(status)
     training["ended_ms"] = max(training["began_ms"], time.time_ns() // 1_000_000)
     write_json(in_progress, training)
-    write_json(TRAINING, training)
+    write_json(project.TRAINING, training)
 
 
 def recorded_params(params: Params, chosen: TrainParams) -> dict[str, Any]:
@@ -155,15 +146,15 @@ def exclusive_training(folder: Path) -> Iterator[None]:
 
 def write_outputs(trained: TrainingResult, facts: dict[str, Any]) -> None:
     """The stage's outputs, but for TRAINING and SOURCE_FOLDER."""
-    save_generator(GENERATOR, trained.generator, facts)
-    save_discriminator(DISCRIMINATOR, trained.discriminator, facts)
-    PREVIEWS.mkdir(parents=True, exist_ok=True)
+    save_generator(project.GENERATOR, trained.generator, facts)
+    save_discriminator(project.DISCRIMINATOR, trained.discriminator, facts)
+    project.PREVIEWS.mkdir(parents=True, exist_ok=True)
     if not trained.previews:  # DVC warns of an empty folder at every command
-        write_text(PREVIEWS / "none.txt", "No previews: this generator is not trained.\n")
+        write_text(project.PREVIEWS / "none.txt", "No previews: this generator is not trained.\n")
     for step, png in trained.previews.items():
-        write_bytes(PREVIEWS / f"step-{step:06d}.png", png)
-    write_records(LOSSES, HISTORY_COLUMNS, trained.history)
-    write_records(PROBES, PROBE_COLUMNS, trained.probes)
+        write_bytes(project.PREVIEWS / f"step-{step:06d}.png", png)
+    write_records(project.LOSSES, HISTORY_COLUMNS, trained.history)
+    write_records(project.PROBES, PROBE_COLUMNS, trained.probes)
 
 
 @contextlib.contextmanager

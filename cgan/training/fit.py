@@ -19,7 +19,7 @@ from cgan.base.errors import CganError, DataError
 from cgan.base.files import fingerprint, locked
 from cgan.base.progress import progress_bar
 from cgan.base.report import Report, Table
-from cgan.base.settings import as_keywords
+from cgan.base.settings import python_call
 from cgan.base.text import duration, listed
 from cgan.data.images import Images
 from cgan.drawing.generator import Generator
@@ -125,7 +125,7 @@ def _last_values(records: pd.DataFrame) -> str:
     return ", ".join(f"{str(key).partition('/')[2]} {value:.3g}" for key, value in values.items())
 
 
-@as_keywords()
+@python_call
 def fit(
     images: Images,
     preset: str = "default",

@@ -13,7 +13,7 @@ from cgan.base.errors import CganError, DataError
 from cgan.base.files import fingerprint, sha256_of
 from cgan.base.progress import Progress, progress_bar
 from cgan.base.report import CANNOT_TELL, Answer, Cell, Number, Report, Table
-from cgan.base.settings import as_keywords
+from cgan.base.settings import python_call
 from cgan.base.text import duration, percent
 from cgan.data.images import Images, joined
 from cgan.data.splitting import units_of
@@ -172,7 +172,7 @@ class Evidence(Answer):
         return [*reasons, tested]
 
 
-@as_keywords()
+@python_call
 def evidence(
     train: Images,
     held_out: Images,

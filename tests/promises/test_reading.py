@@ -280,7 +280,8 @@ ODD: list[Case] = [
     album(
         {"a/wide.png": picture(size=(30, 20)), "b/4.png": picture(size=(12, 15))},
         r"26 images of 10 × 10 pixels.*Sizes: 10 × 10 \(a/0\.png\), 30 × 20 \(a/wide\.png\), 12 × 15 .*"
-        r"`data\.height: 10` and `data\.width: 10` to keep",
+        r"`data\.height: 10` and `data\.width: 10` to keep.*over a quarter in 1 of 26 .* in class a\. `data"
+        r"\.fit: pad`",
     ),
     (
         "own",
@@ -372,6 +373,7 @@ def with_nan(values: NDArray[Any]) -> NDArray[np.float64]:
         ({"labels": [None, *"ab" * 27, None]}, "2 of 56 to be NaN or None, in image 0, 55 "),
         ({"labels": LABELS * 1.0}, "found float64"),
         ({"labels": LABELS * 3}, "no image is of class 1, 2, 4, 5.*return_inverse.*`class_names`"),
+        ({"label": LABELS}, "cgan.Images: unknown keyword `label`; did you mean `labels`"),
         ({"pixels": PIXELS.reshape(56, -1)}, r"found \[56, 288\].*reshape\(-1, height, width\)"),
         ({"pixels": PIXELS[:, :2]}, r"found \[56, 2, 8, 12\]"),
         ({"pixels": PIXELS[:, :, :7]}, r"8 to 256; found \[56, 3, 7, 12\]"),
@@ -399,6 +401,8 @@ def test_arrays_have_the_notes_of_a_file(tmp_path: Path) -> None:
     assert cgan.Images(PIXELS, LABELS * 0).notes[0].startswith("One class: ")
     train, held = given.split(0.25)
     assert train.notes == given.notes and not held.notes
+    with pytest.raises(CganError, match=r"cgan\.Images\.split: .*did you mean `fraction`"):
+        given.split(fracton=0.1)  # type: ignore[call-arg]
 
 
 def test_read_names_its_keywords(tmp_path: Path) -> None:
