@@ -181,8 +181,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             compare_seeds(base, tree.commit, params, args.seeds, args.against)
         else:
             search(base, tree.commit, params, args.trials)
-    except (CganError, ModuleNotFoundError) as error:  # optuna is in the extra `sweep`
-        sys.stderr.write(f"Error: {error}\n")
+    except (CganError, ModuleNotFoundError) as error:
+        advice = ". `pip install '.[sweep]'`" if isinstance(error, ModuleNotFoundError) else ""
+        sys.stderr.write(f"Error: {error}{advice}\n")
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted: the same command goes on after what is finished.\n")

@@ -51,7 +51,7 @@ CEILINGS = {
     "cgan/stages": 848,
     "cgan/training": 1_600,
     "cgan/utility": 824,
-    "flows": 768,
+    "flows": 769,
     "tests": 12_417,
 }
 PAGE_LINES = 1_332  # of JavaScript, CSS and HTML
