@@ -30,7 +30,7 @@ from cgan.models.hardware import choose_hardware
 from cgan.params.sections import EvaluateParams, GateParams, JudgeParams
 from cgan.pipeline.inputs import Inputs
 from cgan.pipeline.registry.checks import DATA_GROUP, LIMITS_GROUP, check_group
-from cgan.pipeline.registry.measurements import DataComparison, Drawings, KeptData
+from cgan.pipeline.registry.measurements import DataComparison, DrawingMeasurements, KeptData
 from cgan.quality.class_shift import Moments
 from cgan.quality.conditions import Conditions
 from cgan.quality.judge import train_judge
@@ -178,7 +178,7 @@ class Court(NamedTuple):
 
     def blocks(self, drawn: Tensor) -> list[str]:
         """The rows that block these drawings."""
-        drawings = Drawings.measure(drawn, self.conditions, self.models)
+        drawings = DrawingMeasurements.measure(drawn, self.conditions, self.models)
         return failed(LIMITS_GROUP, drawings)
 
     def blocks_data(self, data: Images) -> list[str]:

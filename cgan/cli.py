@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,11 @@ from cgan.pipeline.project import GENERATOR
 
 DRAW_PANEL = "Draw: cgan draw 2024 --seed 7"  # of `cgan --help`
 GRID_ROWS = 10  # of `cgan draw --grid`
+EXTRA_OF = {
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "optuna": "sweep",
+}  # packages, of others than pipeline
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -43,9 +49,7 @@ def _cgan(
 def draw(
     text: Annotated[
         str | None,
-        typer.Argument(
-            help='The classes: 2024; with more than 10 "12,3 40"; or by name "cat,dog".'
-        ),
+        typer.Argument(help='The classes: 2024; with more than 10 "12,3 40"; by name "cat,dog".'),
     ] = None,
     out: Annotated[
         str | None,
@@ -157,18 +161,16 @@ app.add_typer(evidence.app)
 app.add_typer(project_commands.versions, name="registry", rich_help_panel=PRODUCTION_PANEL)
 
 
-def main() -> None:
+def main(command: Callable[[], object] = app) -> None:
     """Entry point: an error that the user can mend is one message and exit code 1, without a traceback."""
     try:
-        app()
+        command()
         return
     except ModuleNotFoundError as error:
         if (error.name or "cgan").startswith("cgan"):
             raise
-        message = (
-            f"there is no package {error.name} here. Install it with `pip install 'cgan[pipeline]'`, or for "
-            "`cgan serve` with `pip install 'cgan[serve]'`."
-        )
+        extra = EXTRA_OF.get(error.name or "", "pipeline")
+        message = f"there is no package {error.name} here: `pip install 'cgan[{extra}]'` brings it."
     except (CganError, OSError, MemoryError) as error:
         message = str(error) or type(error).__name__
     sys.stderr.write(f"Error: {message}\n")

@@ -28,10 +28,10 @@ from prefect.states import Completed, Failed
 
 from cgan.base.errors import CganError
 from cgan.base.files import locked, read_json, write_bytes
-from cgan.base.hosts import LOOPBACK, is_server, mlflow_page, site_of
 from cgan.params.sections import flatten
 from cgan.pipeline import project
 from cgan.pipeline.params_file import set_params
+from cgan.pipeline.tracking.store import page_in_mlflow
 from cgan.quality.evaluation import Evaluation
 from flows.checkout import CHECKOUT_VARIABLE
 from flows.children import CONTEXT_VARIABLE, has_remote, in_session, stale_stages
@@ -105,11 +105,7 @@ def publish_artifact(judged: bool) -> str:
     # With its bytes in it: a page would not find a file.
     grid = base64.b64encode(project.GRID.read_bytes()).decode()
     picture = f"![A row for each class](data:image/png;base64,{grid})"
-    run = read_json(project.RUN_LOCATION)
-    site = str(run["tracking_uri"])
-    if not is_server(site):  # `make up` and `make ui` serve a store that is a file
-        site = site_of(LOOPBACK, int(os.environ.get("MLFLOW_PORT", "5000")))
-    link = f"[The MLflow run]({mlflow_page(site, run['experiment_id'], run['run_id'])})"
+    link = f"[The MLflow run]({page_in_mlflow(read_json(project.RUN_LOCATION))})"
     create_markdown_artifact("\n\n".join([text, link, picture]), key="run")
     return summary
 

@@ -9,59 +9,97 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import psutil
+import typer
 
-from cgan.base import git, hosts
+from cgan.base import git
 from cgan.base.commands import output_of
 from cgan.base.errors import CganError
+from cgan.base.hosts import LOOPBACK, require_free
+from cgan.cli import main
 from cgan.pipeline.project import PRODUCTION, require_project
-from cgan.pipeline.tracking.store import store_uri
+from cgan.pipeline.tracking.store import is_server, store_uri
 from flows.checkout import PROJECT_VARIABLE
 from flows.children import say
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
-site_of = partial(hosts.site_of, hosts.LOOPBACK)  # of a port
 
 
-def named(file: str, mark: str) -> dict[str, str]:
+def read_pairs(file: str, mark: str) -> dict[str, str]:
     """The lines `NAME=value` of a file in deploy/, or with another mark between."""
     lines = (DEPLOY / file).read_text(encoding="utf-8").splitlines()
     return dict(line.split(mark, 1) for line in lines if line and not line.startswith("#"))
 
 
-PROGRAMS = named("Procfile", ": ")  # what the shell runs, in the order of their start
+PROGRAMS = read_pairs("Procfile", ": ")  # what the shell runs, in the order of their start
 PORTS = {"MLFLOW_PORT": "5000", "PREFECT_PORT": "4200"}
 STAYS_UP_S = 5.0  # after which the worker, which listens nowhere, counts as started
 MAX_END_S = 60.0  # of a worker whose run saves a checkpoint
 CUT_OFF = "A night is cut off: Crashed in Prefect. After `make up`, *Retry* on its page goes on."
 
+app = typer.Typer()
 
-def up(root: Path) -> Iterator[str]:
-    """Start what does not run yet. Yields a line as each program answers. Raises CganError if a port is
-    taken, or a program ends."""
+
+@app.command()
+def up() -> None:
+    """Start what does not run yet, and say where each program answers."""
+    root = require_project()
     folder = root / PRODUCTION
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # flow parameters, and logs
     environment, running = _environment(root), _running(root)
     for name in PROGRAMS:
-        if name == "mlflow" and hosts.is_server(store_uri(root)):
+        if name == "mlflow" and is_server(store_uri(root)):
             continue
         port = int(environment.get(f"{name.upper()}_PORT", 0))
         if name not in running:
             _start(folder, name, port, environment)
-        yield f"{name:8} {site_of(port) if port else 'takes the nights'}"
-    yield f"logs     {folder}/*.log"
-    yield f"export PREFECT_API_URL={environment['PREFECT_API_URL']}"
+        say(f"{name:8} {f'http://{LOOPBACK}:{port}' if port else 'takes the nights'}")
+    say(f"logs     {folder}/*.log\nexport PREFECT_API_URL={environment['PREFECT_API_URL']}")
+
+
+@app.command()
+def deploy() -> None:
+    """Register the deployments of prefect.yaml, for runs at the commit of HEAD."""
+    root = require_project()
+    environment = _environment(root)
+    if not _answers(int(environment["PREFECT_PORT"])):
+        raise CganError(f"no server is at {environment['PREFECT_API_URL']}. Start it: make up.")
+    say("Registering the deployments of prefect.yaml, some ten seconds …")
+    pool = ["work-pool", "create", "cgan", "--type", "process", "--overwrite"]
+    for command in (pool, ["deploy", "--all"]):
+        prefect = [sys.executable, "-m", "prefect", "--no-prompt", *command]
+        output_of(*prefect, folder=root, environment=environment)
+    tree = git.working_tree(root)
+    say(f"Deployed {tree.commit[:7]}.")
+    if tree.changed:
+        say(f"Runs will not have what is not committed: {', '.join(tree.changed)}.")
+
+
+@app.command()
+def down() -> None:
+    """Stop what `up` started, the worker first: its run saves a checkpoint and ends as Crashed."""
+    running = _running(require_project())
+    for name, program in reversed(running.items()):
+        runs = program.children(recursive=True)
+        if name == "worker" and runs:
+            say(CUT_OFF)
+        # The worker's runs first: it would kill them before they have told the server.
+        for group in (runs, [program]):
+            for process in group:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.terminate()
+            for process in psutil.wait_procs(group, timeout=MAX_END_S)[1]:
+                process.kill()
+    say(f"Stopped: {', '.join(reversed(running))}." if running else "Nothing was running.")
 
 
 def _start(folder: Path, name: str, port: int, environment: dict[str, str]) -> None:
     """Start a program that outlives this process, and wait until it answers. Raises CganError with the last
     lines of its log if it ends."""
     if port:
-        hosts.require_free(hosts.LOOPBACK, port, f"{name.upper()}_PORT=")
+        require_free(LOOPBACK, port, f"{name.upper()}_PORT=")
     log = folder / f"{name}.log"
     command = ["/bin/sh", "-c", f"exec {PROGRAMS[name]}"]
     with log.open("ab") as out:
@@ -90,67 +128,22 @@ def _running(root: Path) -> dict[str, psutil.Process]:
 
 def _environment(root: Path) -> dict[str, str]:
     """Variables for the programs: deploy/servers.env, the user's, addresses. What runs keeps its ports."""
-    known = {**PORTS, **named("servers.env", "="), **os.environ}
+    known = {**PORTS, **read_pairs("servers.env", "="), **os.environ}
     for process in _running(root).values():
         known |= {name: process.environ()[name] for name in PORTS}
-    return {
-        **known,
+    return known | {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), known["PATH"]]),
         "PYTHONPATH": str(root),
         "PREFECT_HOME": str(root / PRODUCTION / "prefect"),
-        "PREFECT_API_URL": f"{site_of(int(known['PREFECT_PORT']))}/api",
+        "PREFECT_API_URL": f"http://{LOOPBACK}:{known['PREFECT_PORT']}/api",
         PROJECT_VARIABLE: str(root),
     }
 
 
 def _answers(port: int) -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex((hosts.LOOPBACK, port)) == 0
-
-
-def deploy(root: Path) -> Iterator[str]:
-    """Register the deployments of prefect.yaml, for runs at the commit of HEAD."""
-    environment = _environment(root)
-    if not _answers(int(environment["PREFECT_PORT"])):
-        raise CganError(f"no server is at {environment['PREFECT_API_URL']}. Start it: make up.")
-    yield "Registering the deployments of prefect.yaml, some ten seconds …"
-    pool = ["work-pool", "create", "cgan", "--type", "process", "--overwrite"]
-    for command in (pool, ["deploy", "--all"]):
-        prefect = [sys.executable, "-m", "prefect", "--no-prompt", *command]
-        output_of(*prefect, folder=root, environment=environment)
-    tree = git.working_tree(root)
-    yield f"Deployed {tree.commit[:7]}."
-    if tree.changed:
-        yield f"Runs will not have what is not committed: {', '.join(tree.changed)}."
-
-
-def down(root: Path) -> Iterator[str]:
-    """Stop what `up` started, the worker first: its run saves a checkpoint and ends as Crashed."""
-    running = _running(root)
-    for name, program in reversed(running.items()):
-        runs = program.children(recursive=True)
-        if name == "worker" and runs:
-            yield CUT_OFF
-        # The worker's runs first: it would kill them before they have told the server.
-        for group in (runs, [program]):
-            for process in group:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.terminate()
-            for process in psutil.wait_procs(group, timeout=MAX_END_S)[1]:
-                process.kill()
-    yield f"Stopped: {', '.join(reversed(running))}." if running else "Nothing was running."
-
-
-def main(name: str) -> int:
-    command = {"up": up, "deploy": deploy, "down": down}[name]
-    try:
-        for line in command(require_project()):
-            say(line)
-    except (CganError, KeyboardInterrupt) as error:
-        sys.stderr.write(f"Error: {str(error) or 'interrupted; run the same command again'}\n")
-        return 1
-    return 0
+        return probe.connect_ex((LOOPBACK, port)) == 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    main(app)

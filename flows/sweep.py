@@ -1,24 +1,20 @@
 """Search for better params of `train` with Optuna, or say whether the present ones are better than others.
 
-    python -m flows.sweep --trials 20
-    python -m flows.sweep --seeds 5 [--against HEAD]
-
-Each training is `dvc repro evaluate` in a checkout of HEAD with this params.yaml. Run the same command again
-to continue a sweep. See docs/sweeps.md.
+Each training is `dvc repro evaluate` in a checkout of HEAD with this params.yaml.
 """
 
-import argparse
 import json
-import sys
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from cgan.base import git
 from cgan.base.errors import CganError
 from cgan.base.files import fingerprint
 from cgan.base.text import listed
+from cgan.cli import main
 from cgan.params.checks import check_params
 from cgan.params.sections import Params, flatten
 from cgan.pipeline.params_file import load_params, parse_yaml, set_params
@@ -156,40 +152,38 @@ def _in_words(values: Values) -> str:
     return ", ".join(f"{key.removeprefix('train.')} {value}" for key, value in values.items())
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line. Returns the exit code: 0, 1 after a failure, 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="python -m flows.sweep", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    add = parser.add_argument
-    add("--trials", type=int, default=20, help="how many results to reach, earlier ones included")
-    add("--seeds", type=int, help="do not search: compare params.yaml over so many seeds")
-    add("--against", metavar="COMMIT", default="HEAD", help="with --seeds: compare whose `train`")
-    args = parser.parse_args(arguments)
-    if args.trials < 1 or (args.seeds is not None and args.seeds < 2):
-        parser.error("expected at least --trials 1 and --seeds 2")
-    try:
-        base, params = require_project(), load_params()
-        if (key := params.sweep.objective) not in METRICS:
-            raise CganError(f"sweep.objective: {key!r} is none of {', '.join(METRICS)}.")
-        tree = git.working_tree(base)
-        if changed := [path for path in tree.changed if path.split("/")[0] in CODE_PATHS]:
-            raise CganError(
-                f"{listed(changed)}: changed since HEAD, whose code is trained. Commit."
-            )
-        (base / LOGS).mkdir(parents=True, exist_ok=True)
-        if args.seeds:
-            compare_seeds(base, tree.commit, params, args.seeds, args.against)
-        else:
-            search(base, tree.commit, params, args.trials)
-    except (CganError, ModuleNotFoundError) as error:
-        advice = ". `pip install '.[sweep]'`" if isinstance(error, ModuleNotFoundError) else ""
-        sys.stderr.write(f"Error: {error}{advice}\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("Interrupted: the same command goes on after what is finished.\n")
-        return 130
-    return 0
+app = typer.Typer()
+
+
+@app.command()
+def sweep(
+    trials: Annotated[
+        int, typer.Option(min=1, help="How many results to reach, earlier ones included.")
+    ] = 20,
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=2, help="Do not search: compare params.yaml over so many seeds."),
+    ] = None,
+    against: Annotated[
+        str, typer.Option(metavar="COMMIT", help="With --seeds: compare with whose `train`.")
+    ] = "HEAD",
+) -> None:
+    """Search for better params of `train`, or compare the present ones over several seeds.
+
+    After Ctrl-C the same command goes on after what is finished. See docs/sweeps.md.
+    """
+    base, params = require_project(), load_params()
+    if (key := params.sweep.objective) not in METRICS:
+        raise CganError(f"sweep.objective: {key!r} is none of {', '.join(METRICS)}.")
+    tree = git.working_tree(base)
+    if changed := [path for path in tree.changed if path.split("/")[0] in CODE_PATHS]:
+        raise CganError(f"{listed(changed)}: changed since HEAD, whose code is trained. Commit.")
+    (base / LOGS).mkdir(parents=True, exist_ok=True)
+    if seeds:
+        compare_seeds(base, tree.commit, params, seeds, against)
+    else:
+        search(base, tree.commit, params, trials)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main(app)

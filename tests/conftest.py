@@ -40,6 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def short_intervals() -> Iterator[None]:
     """Trainings in tests have ten steps: a record every other one, a checkpoint every fourth."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cgan.training.batches.CHUNK_STEPS", 2)
         for name, steps in (("LOG_EVERY", 2), ("SAVE_EVERY", 4), ("PREVIEW_COUNT", 2)):
             patch.setattr(f"cgan.training.loop.{name}", steps)
         yield

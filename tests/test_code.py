@@ -37,22 +37,22 @@ def test_no_module_is_longer_than_a_reader_s_patience() -> None:
 # Lines of Python that each room may have. A feature pays for its lines with a deletion; where it cannot,
 # raise the ceiling in a commit that says what that pays for.
 CEILINGS = {
-    "cgan": 237,
-    "cgan/base": 662,
+    "cgan": 239,
+    "cgan/base": 649,
     "cgan/data": 1_784,
     "cgan/drawing": 739,
-    "cgan/models": 1_330,
-    "cgan/page": 636,
+    "cgan/models": 1_328,
+    "cgan/page": 635,
     "cgan/params": 515,
-    "cgan/pipeline": 2_691,
-    "cgan/privacy": 676,
-    "cgan/quality": 2_436,
+    "cgan/pipeline": 2_666,
+    "cgan/privacy": 669,
+    "cgan/quality": 2_437,
     "cgan/service": 324,
-    "cgan/stages": 848,
-    "cgan/training": 1_600,
+    "cgan/stages": 846,
+    "cgan/training": 1_593,
     "cgan/utility": 824,
-    "flows": 769,
-    "tests": 12_417,
+    "flows": 752,
+    "tests": 12_431,
 }
 PAGE_LINES = 1_332  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/

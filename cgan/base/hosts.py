@@ -2,7 +2,6 @@
 
 import ipaddress
 import socket
-from urllib.parse import quote
 
 from cgan.base.errors import CganError
 
@@ -42,15 +41,3 @@ def without_credentials(uri: str) -> str:
     place, _, query = uri.partition("?")
     scheme, mark, rest = place.rpartition("://")
     return f"{scheme}{mark}{'…' if '@' in query else rest.rpartition('@')[2]}"
-
-
-def is_server(uri: str) -> bool:
-    """Does a server of MLflow keep the runs, so that it alone knows where files go?"""
-    return uri.lower().startswith(("http:", "https:"))
-
-
-def mlflow_page(site: str, experiment_id: str, run_id: str) -> str:
-    """The address of a run in MLflow."""
-    place = f"experiments/{quote(experiment_id, safe='')}/runs/{quote(run_id, safe='')}"
-    # Without the query a new browser gets MLflow's pages for GenAI.
-    return f"{site.rstrip('/')}/#/{place}?workflowType=machine_learning"

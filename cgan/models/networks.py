@@ -109,9 +109,7 @@ class GeneratorNetwork(_Network, GenerativeModel):
     def render(self, latents: Tensor, condition: Tensor) -> Tensor:
         """Images uint8 [N, C, H, W] on the CPU, of latents and conditions (or labels), in eval mode. There
         each thread works on a chunk of its own: the same bits, faster when another process takes a core."""
-        assert not self.training, (
-            "drawing needs eval mode: padding would enter the batch statistics"
-        )
+        assert not self.training, "drawing needs eval mode: padding would enter batch statistics"
         parts = available_threads() if condition.device.type == "cpu" else 1
         chunks = zip(latents.split(CHUNK), condition.split(CHUNK), strict=True)
         with exact_floats(), parts_on_threads(parts) as parallel:

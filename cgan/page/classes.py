@@ -14,9 +14,8 @@ from cgan.params.sections import GateParams
 from cgan.quality.evaluation import ClassScores, Evaluation
 
 STATES = POOR, DOUBTFUL, GOOD, UNJUDGED = "poor", "doubtful", "good", ""  # the worst first
-FEW_HELD_OUT = (
-    20  # of a class: with fewer, the accuracy of real images is known to ± 10 points or worse
-)
+# Of a class: with fewer, the accuracy of real images is known to ± 10 points or worse.
+FEW_HELD_OUT = 20
 # A class has few images below this number, and below this fraction of what the median class has.
 FEW_IMAGES = 50
 FEW_IMAGES_OF_MEDIAN = 0.5

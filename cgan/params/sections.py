@@ -20,8 +20,8 @@ Weight = Annotated[float, Field(ge=0, le=1_000_000)]  # of a term of a loss
 Kimg = Annotated[float, Field(gt=0, le=1_000_000)]  # of a training, in thousands of images
 Auto = Literal["auto"]
 Updates = Literal["one_pass", "two_passes"]
-# Params that the demo's update does not know.
-NO_DEMO_PARAMS = (
+# Params that the demo's networks and losses do not know.
+NOT_IN_DEMO = (
     *("discriminator_width", "max_width", "auxiliary_discriminator", "auxiliary_generator"),
     *("class_logit_weight", "max_shift", "r1_gamma", "updates", "adam_beta1"),
 )
@@ -216,7 +216,7 @@ class TrainParams(TrainChoices):
         if not kind.is_trained:
             return self.model_dump(include={"generator", *kind.params})
         unused = {name for other in KINDS.values() for name in other.params}
-        return self.model_dump(exclude=unused.union(NO_DEMO_PARAMS if self.is_demo else ()))
+        return self.model_dump(exclude=unused.union(NOT_IN_DEMO if self.is_demo else ()))
 
 
 class EvaluateParams(Section):

@@ -101,9 +101,7 @@ class Sharing(Answer):
             reasons=self._reasons(),
             tables=[
                 Table("Who was in the training data", ("", ""), rows),
-                Table(
-                    "The most exposed training images", ("image", "class", "exposure"), self.exposed
-                ),
+                Table("Most exposed training images", ("image", "class", "exposure"), self.exposed),
             ],
             pictures={seen: self.picture} if self.picture else {},
             facts={"leaks": found.leaks, **facts},
@@ -190,9 +188,7 @@ def sharing(
     """
     require_seeds(seeds)
     if shadows < 2 or shadows % 2:
-        raise CganError(
-            f"shadows is {shadows}, expected an even number: each half of the images trains one."
-        )
+        raise CganError(f"shadows is {shadows}, expected an even number: one for each half.")
     require_comparable(train, held_out, generator)
     candidates = Candidates.choose(train, held_out, seed)
     model = None if isinstance(generator, Images) else generator.model
@@ -207,9 +203,7 @@ def sharing(
         if not isinstance(drawn, Images):
             drawn = draw_like(drawn.model, train, seed, progress)
         if not drawn.counts[train.counts > 0].any():
-            raise DataError(
-                "generator: expected drawings of classes that train has images of, found none."
-            )
+            raise DataError("generator: expected drawings of classes that train has, found none.")
         place = Path(folder or temporary)
         of_halves = candidates.shadows(training, shadows, drawn.labels, place, progress)
         first = of_halves[0][0]

@@ -33,7 +33,7 @@ from cgan.models.parallel import available_threads, parts_on_threads
 from cgan.params.sections import EvaluateParams
 from cgan.quality import feature_metrics, intervals
 from cgan.quality.accuracies import accuracy_estimates
-from cgan.quality.feature_metrics import FEATURE_METRICS, NEIGHBOURS, Gaussians, mean_shares
+from cgan.quality.feature_metrics import FEATURE_METRICS, Gaussians
 from cgan.quality.intervals import JACKKNIFE_PARTS, Bins, Estimate, Estimates, bootstrap_weights
 from cgan.quality.judge import Accuracy, Judge, Prediction, conditional_accuracy, predict
 from cgan.quality.likeness import MAX_SHIFT
@@ -103,11 +103,11 @@ class Conditions:
         self.rows_in_mix = rows_in_class_mix(self.drawn_labels, counts)
         self.distance_images = min(len(self.rows_in_mix), len(self.training_features))
         self.block_size = min(len(labels), feature_metrics.MAX_BLOCK_IMAGES, self.distance_images)
-        if self.block_size <= NEIGHBOURS:
+        if self.block_size <= feature_metrics.NEIGHBOURS:
             raise DataError(
                 f"the hold-out has {len(labels)} images and the training part {len(self.train)}, but recall "
-                f"needs more than {NEIGHBOURS} of each, with the same mix of classes. Hold out a larger "
-                "fraction, or add images."
+                f"needs more than {feature_metrics.NEIGHBOURS} of each, with the same mix of classes. Hold "
+                "out a larger fraction, or add images."
             )
         self.training_features = self.training_features[: self.distance_images]
         self.training_labels = self.training_labels[: self.distance_images]
@@ -152,7 +152,7 @@ class Conditions:
         (of the drawings, of one block): an image that is picked twice would be its own neighbour.
         """
         drawn = Gaussians.fit(features[: self.distance_images], self.bins[source])
-        estimates = {FEATURE_METRICS[0]: self.held_out_gaussians.distance(drawn)}
+        estimates = {feature_metrics.FRECHET_DISTANCE.key: self.held_out_gaussians.distance(drawn)}
         real = self.held_out_block
         count = len(real)
         blocks = [block for block in features.split(count)[:MAX_BLOCKS] if len(block) == count]
@@ -161,18 +161,19 @@ class Conditions:
             torch.ones(count, dtype=torch.bool).index_fill(0, part, False)
             for part in torch.arange(count).tensor_split(JACKKNIFE_PARTS)
         ]
-        values = mean_shares(real, blocks).tolist()
-        without_real = [mean_shares(real[rest], blocks[:2]) for rest in rests]
-        without_drawn = [mean_shares(real, [blocks[0][rest]]) for rest in rests]
+        values = feature_metrics.mean_shares(real, blocks).tolist()
+        without_real = [feature_metrics.mean_shares(real[rest], blocks[:2]) for rest in rests]
+        without_drawn = [feature_metrics.mean_shares(real, [blocks[0][rest]]) for rest in rests]
         parts = (torch.stack(each, dim=1) for each in (without_real, without_drawn))
-        for key, value, of_real, of_drawn in zip(FEATURE_METRICS[1:], values, *parts, strict=True):
+        shares = feature_metrics.RECALL, feature_metrics.COVERAGE
+        for metric, value, of_real, of_drawn in zip(shares, values, *parts, strict=True):
             replicates = intervals.jackknife_replicates(
                 (self.part_weights["held out"], of_real),
                 (self.part_weights[source], of_drawn / math.sqrt(len(blocks))),
             )
             if not replicates.std() > 0:
                 replicates = intervals.wilson_replicates(value, count)
-            estimates[key] = Estimate.centred(value, replicates)
+            estimates[metric.key] = Estimate.centred(value, replicates)
         return estimates
 
     @cached_property
@@ -253,7 +254,7 @@ class Conditions:
         if self.held_out.groups is not None:
             # The same for all numberings of the same groups.
             context["held_out_groups"] = pixels_digest(first_copies(self.held_out.groups))
-        return context | {"neighbours": NEIGHBOURS}
+        return context | {"neighbours": feature_metrics.NEIGHBOURS}
 
 
 def labels_to_draw(classes: int, params: EvaluateParams, seconds: float = 0.0) -> Tensor:

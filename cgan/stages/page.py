@@ -25,7 +25,7 @@ def main() -> None:
     page = render_page(contents_of(load_params()))
     write_text(project.RUN_PAGE, page)
     log.info(
-        "%s: %.1f MB; it opens in any browser, offline.", project.RUN_PAGE, len(page.encode()) / 1e6
+        "%s: %.1f MB; any browser opens it, offline.", project.RUN_PAGE, len(page.encode()) / 1e6
     )
 
 

@@ -83,9 +83,7 @@ def latent_interpolation(model: GenerativeModel, steps: int) -> Picture:
     rows = min(model.classes, MAX_ROWS)
     images = model.interpolation(torch.arange(rows), steps, SEED)
     if images is None:
-        return plots.sheet_with(
-            "This generator has no latents, so there is no way from one to another."
-        )
+        return plots.sheet_with("This generator has no latents: no way leads from one to another.")
     return _grid(images, rows)
 
 

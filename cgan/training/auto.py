@@ -46,7 +46,7 @@ PARAMS_FOR_HARD_IMAGES = {
 SHIFT_FRACTION = 0.07  # `max_shift` for hard images, as a fraction of the shorter side
 MIN_SIDE_TO_SHIFT = 16  # pixels: in smaller images the shifted edge is too much of the whole
 # The demo has no such terms in its losses.
-NONE_OF_DEMO = {
+DEMO_VALUES = {
     "auxiliary_discriminator": 0.0,
     "auxiliary_generator": 0.0,
     "class_logit_weight": 0.0,
@@ -164,7 +164,7 @@ def resolve(
     """The params, with the value from `values_for_auto` in the place of each `auto`."""
     values, values_for_auto = params.model_dump(), dict(values_for_auto)
     if params.generator == "demo":
-        values |= NONE_OF_DEMO
+        values |= DEMO_VALUES
     if params.updates == "one_pass":  # which has no separate loss of the generator
         values_for_auto["auxiliary_generator"] = 0.0
     elif params.auxiliary_generator not in (0, "auto"):

@@ -1,8 +1,7 @@
 """The batch of each step (images, labels, latents), and the schedules of learning rate and average.
 
-For given data and params, everything random here depends only on the seed, the step and for how many steps
-latents are drawn at once. So a checkpoint needs no RNG state, and a resumed training equals an uninterrupted
-one.
+For given data and params, everything random here depends only on the seed and the step. So a checkpoint needs
+no RNG state, and a resumed training equals an uninterrupted one.
 
 With `train.max_shift`, reals and fakes are shifted at random before the discriminator sees them: that makes
 a small data set harder to memorise (Zhao et al., *DiffAugment*, arXiv:2006.10738). Pixels that leave at one
@@ -26,6 +25,7 @@ from cgan.params.sections import TrainParams
 # seeds share one before the millionth.
 LATENT_SEED_STRIDE, ORDER_SEED_STRIDE = 1_000_003, 1_000_033
 FINAL_LR_FRACTION = 0.02  # of `train.lr`, at the last step
+CHUNK_STEPS = 50  # for which latents are drawn at once; with another number they are others
 
 
 class Batch(NamedTuple):
@@ -49,12 +49,9 @@ class Feed:
     """Batches from images that live on the device, or in the host's memory where they do not fit. Latents and
     the order of images are prepared for a chunk of steps at once: one copy to a GPU for all of them."""
 
-    def __init__(
-        self, data: Images, params: TrainParams, device: torch.device, steps_per_chunk: int
-    ) -> None:
+    def __init__(self, data: Images, params: TrainParams, device: torch.device) -> None:
         self.params = params
         self.device = device
-        self.steps_per_chunk = steps_per_chunk
         pixels, labels, _ = data.tensors
         self.labels = labels.to(device)
         self.pixels = pixels.to(device) if fits_in_memory(pixels, device) else pixels
@@ -63,7 +60,7 @@ class Feed:
 
     def batch(self, step: int) -> Batch:
         """The batch of a step, counted from 0."""
-        chunk, step_in_chunk = divmod(step, self.steps_per_chunk)
+        chunk, step_in_chunk = divmod(step, CHUNK_STEPS)
         if chunk != self._prepared_chunk:
             self._prepare(chunk)
         real = take_rows(self.pixels, self._pixel_rows[step_in_chunk], self.device)
@@ -76,7 +73,7 @@ class Feed:
         return Batch(shift(real, real_shifts), labels, latents, fake_shifts)
 
     def _prepare(self, chunk: int) -> None:
-        p, steps = self.params, self.steps_per_chunk
+        p, steps = self.params, CHUNK_STEPS
         rows = torch.stack([self._rows(chunk * steps + number) for number in range(steps)])
         self._label_rows = rows.to(self.device)
         self._pixel_rows = rows.to(self.pixels.device)

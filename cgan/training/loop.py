@@ -39,9 +39,7 @@ from cgan.training.state import (
 )
 from cgan.training.update import train_step
 
-LOG_EVERY = (
-    50  # steps between records, for which batches are prepared at once: latents depend on it, too
-)
+LOG_EVERY = 50  # steps between records
 SAVE_EVERY = 250  # steps between checkpoints
 PREVIEW_COUNT = 12
 
@@ -118,7 +116,7 @@ def train(
     )
     keep_freed_memory()
     state = TrainState(data, params, hardware)
-    feed = Feed(data, params, hardware.device, LOG_EVERY)
+    feed = Feed(data, params, hardware.device)
     if folder and (checkpoint := load_checkpoint(folder)):
         state.restore(*checkpoint)
         log.info("Resuming at step %d of %d.", state.step, params.total_steps)

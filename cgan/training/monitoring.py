@@ -18,10 +18,8 @@ from cgan.quality.judge import Judge, frechet_distance, predict
 from cgan.training.state import PROBE_METRICS, Record, TrainState
 
 PREVIEW_COLUMNS, PREVIEW_CLASSES = 8, 50
-PROBE_DRAWINGS, MAX_PROBED_CLASSES = (
-    1000,
-    50,
-)  # 20 of a class: of too few, any would seem to collapse
+# 20 drawings of a class: of too few, any would seem to collapse.
+PROBE_DRAWINGS, MAX_PROBED_CLASSES = 1000, 50
 # The least diversity of a class, as a fraction of that of its real images. Healthy trainings had .55 to 1.34.
 # This and what follows is chosen by hand.
 COLLAPSED_DIVERSITY = 0.25

@@ -10,11 +10,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import psutil
 import pytest
 import yaml
-from conftest import ROOT, answers, ended, free_port, git, run, started, wait_until
+from conftest import ROOT, answers, ended, exit_code, free_port, git, run, started, wait_until
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
 from prefect.client.schemas.objects import FlowRun
@@ -109,7 +110,7 @@ def light_programs(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     monkeypatch.setattr(production, "PROGRAMS", {**programs, "worker": "sh -c 'sleep 1000 & wait'"})
     monkeypatch.setattr(production, "STAYS_UP_S", 0.1)
     yield
-    production.main("down")
+    exit_code(production.app, "down")
 
 
 def pids(project: Path) -> dict[str, int]:
@@ -122,11 +123,15 @@ def pids(project: Path) -> dict[str, int]:
 def test_up_and_down_can_be_repeated_in_any_order(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert production.main("down") == 0 and "Nothing was running" in capsys.readouterr().out
-    assert production.main("deploy") == 1 and "make up" in capsys.readouterr().err
-    next(iter(production.up(project)))  # and then Ctrl-C
+    assert (
+        exit_code(production.app, "down") == 0 and "Nothing was running" in capsys.readouterr().out
+    )
+    assert exit_code(production.app, "deploy") == 1 and "make up" in capsys.readouterr().err
+    with monkeypatch.context() as cut_off:  # by Ctrl-C
+        cut_off.setattr(production, "say", Mock(side_effect=KeyboardInterrupt))
+        exit_code(production.app, "up")
     assert [*pids(project)] == ["mlflow"]
-    assert production.main("up") == 0
+    assert exit_code(production.app, "up") == 0
     assert stat.S_IMODE((project / PRODUCTION).stat().st_mode) == 0o700, "logs and parameters"
     first = pids(project)
     assert [*first] == ["mlflow", "prefect", "worker"]
@@ -135,18 +140,18 @@ def test_up_and_down_can_be_repeated_in_any_order(
     wait_until(lambda: not answers(taken))
     # What runs keeps its ports, whatever the environment says by now.
     monkeypatch.setenv("MLFLOW_PORT", str(free_port()))
-    assert production.main("up") == 0 and answers(taken)
+    assert exit_code(production.app, "up") == 0 and answers(taken)
     again = pids(project)
     assert {**again, "mlflow": 0} == {**first, "mlflow": 0} and again != first
     (run_of_worker,) = wait_until(psutil.Process(again["worker"]).children)
     capsys.readouterr()
-    assert production.main("down") == 0
+    assert exit_code(production.app, "down") == 0
     assert capsys.readouterr().out == f"{production.CUT_OFF}\nStopped: worker, prefect, mlflow.\n"
     assert not any(map(psutil.pid_exists, [*again.values(), run_of_worker.pid]))
     with started("sleep", 100, cwd=project) as (other, _):
         (project / PRODUCTION / "worker.pid").write_text(str(other.pid))  # as after a reboot
         assert pids(project) == {}
-    assert production.main("up") == 0 and len(pids(project)) == 3
+    assert exit_code(production.app, "up") == 0 and len(pids(project)) == 3
 
 
 @pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
@@ -155,10 +160,10 @@ def test_what_does_not_come_up_says_why(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", int(os.environ["PREFECT_PORT"]))):
-        assert production.main("up") == 1
+        assert exit_code(production.app, "up") == 1
     assert "Choose another with PREFECT_PORT=." in capsys.readouterr().err
     monkeypatch.setitem(production.PROGRAMS, "prefect", "seq 30")
-    assert production.main("up") == 1
+    assert exit_code(production.app, "up") == 1
     words = capsys.readouterr().err
     assert words.startswith("Error: prefect did not start. The end of ")
     assert words.endswith(":\n" + "".join(f"{number}\n" for number in range(21, 31)))

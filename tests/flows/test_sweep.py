@@ -6,7 +6,7 @@ from typing import Any
 
 import optuna
 import pytest
-from conftest import ROOT, commit
+from conftest import ROOT, commit, exit_code
 from optuna.storages.journal import JournalFileBackend
 
 from cgan.base.errors import CganError
@@ -68,7 +68,7 @@ def test_a_search_begins_with_the_present_params(
 ) -> None:
     """It leaves out what fails, goes on where it ended, and says how to take the best."""
     set_params({"train.latent_dim": 32})  # not committed: part of every training
-    assert sweep.main(["--trials", "4"]) == 0
+    assert exit_code(sweep.app, "--trials", "4") == 0
     (study,) = studies()
     found = study.trials
     states = [trial.state.name for trial in found]
@@ -80,7 +80,7 @@ def test_a_search_begins_with_the_present_params(
     logs = [name for name, axis in found[1].distributions.items() if vars(axis).get("log")]
     assert logs == ["train.lr"]
     assert len({values["train.lr"] for values in trained}) == 4
-    assert sweep.main(["--trials", "5"]) == 0
+    assert exit_code(sweep.app, "--trials", "5") == 0
     (study,) = studies()
     values = [trial.value for trial in study.trials if trial.value is not None]
     assert len(values) == 5 and study.best_value == min(values)
@@ -95,12 +95,12 @@ def test_seeds_say_whether_params_yaml_is_better(
 ) -> None:
     seed = load_params().train.seed
     set_params({"train.seed": 9})
-    assert sweep.main(["--seeds", "2"]) == 1
+    assert exit_code(sweep.app, "--seeds", "2") == 1
     set_params({"train.seed": seed})
     assert "HEAD has the same `train`" in capsys.readouterr().err
     set_params({"train.lr": 3e-3})
     trained += [{}] * 3  # none of these fails
-    assert sweep.main(["--seeds", "2"]) == 0
+    assert exit_code(sweep.app, "--seeds", "2") == 0
     output = capsys.readouterr().out
     assert re.search("better than HEAD.* -1.5", output)
     assert [each["train.seed"] for each in trained[3:]] == [2, 3, 2, 3], "fresh ones"
@@ -111,7 +111,7 @@ def test_seeds_say_whether_params_yaml_is_better(
         Path("params.yaml").write_text(text)
         commit(base)
         Path("params.yaml").write_text(present)
-        assert sweep.main(["--seeds", "2"]) == 0
+        assert exit_code(sweep.app, "--seeds", "2") == 0
         assert trained[-4]["train.decay_from"] == 0.4, "of HEAD"
 
 
@@ -136,7 +136,7 @@ def test_what_cannot_work_is_refused_before_anything_starts(
     base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refused(*arguments: str) -> str:
-        assert sweep.main(arguments) == 1
+        assert exit_code(sweep.app, *arguments) == 1
         return capsys.readouterr().err
 
     Path("cgan/new.py").touch()
@@ -155,7 +155,7 @@ def test_a_study_goes_on_with_the_same_code_params_and_space(
     trained += [{}] * 3
 
     def is_new() -> bool:
-        assert sweep.main(["--trials", "1"]) == 0
+        assert exit_code(sweep.app, "--trials", "1") == 0
         return "; 0 are done" in capsys.readouterr().out
 
     assert is_new() and not is_new()
@@ -186,10 +186,10 @@ def test_trials_and_seeds_are_trained_in_checkouts(
     (repo / "cgan/stages/record.py").write_text(f"import sys; sys.exit({words!r})")
     commit(repo)
     set_params({"train.lr": 3.1e-3})
-    assert sweep.main(["--trials", "2"]) == 0
+    assert exit_code(sweep.app, "--trials", "2") == 0
     assert "trial 0: fid_judge 0.11\n" in capsys.readouterr().out
     assert words in next(repo.glob(".cgan/sweeps/*-0.log")).read_text()
-    assert sweep.main(["--seeds", "2"]) == 0
+    assert exit_code(sweep.app, "--seeds", "2") == 0
     assert "params.yaml is better than HEAD" in capsys.readouterr().out
     logs = sorted(path.name.rpartition("-")[2] for path in repo.glob(".cgan/sweeps/*.log"))
     assert logs == ["0.log", "1.log", "2.log", "2.log", "3.log", "3.log"]

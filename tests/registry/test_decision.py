@@ -22,7 +22,7 @@ from cgan.pipeline.registry.checks import (
     check_group,
     decide,
 )
-from cgan.pipeline.registry.measurements import Drawings
+from cgan.pipeline.registry.measurements import DrawingMeasurements
 from cgan.quality.class_shift import Shift
 from cgan.quality.conditions import Conditions
 from cgan.quality.evaluate import METRICS
@@ -74,7 +74,7 @@ def test_spoilt_digits_are_blocked_for_what_is_wrong_with_them() -> None:
         (patched, {"drawn_shift", "outliers"}, "class 5 differs in brightness of a part"),
         (repeated, {"worst_class_diversity"}, "diversity, as a part of real"),
     ):
-        checks = checked(Drawings.measure(drawn, conditions, models))
+        checks = checked(DrawingMeasurements.measure(drawn, conditions, models))
         missed = {check.name for check in checks if not check.passed}
         # The judge may see more in noise, and less of fewer images.
         assert missed >= names if drawn is noisy else missed == names
@@ -157,11 +157,11 @@ def by_hand(
 
 def drawings(
     evaluation: Evaluation, *outliers: Excess, champion: Evaluation | None = None
-) -> Drawings:
-    return Drawings(evaluation, [Shift(0, 0.0, "")], outliers, champion)
+) -> DrawingMeasurements:
+    return DrawingMeasurements(evaluation, [Shift(0, 0.0, "")], outliers, champion)
 
 
-def checked(drawn: Drawings, **changed: Any) -> list[Check]:
+def checked(drawn: DrawingMeasurements, **changed: Any) -> list[Check]:
     """By the limits, and by the champion's drawings where there are any."""
     limits = LIMITS.model_copy(update=changed)
     return check_group(LIMITS_GROUP, drawn, limits) + check_group(CHAMPION_GROUP, drawn, limits)

@@ -61,16 +61,14 @@ def few_batches() -> Iterator[None]:
 # -- The feed and the schedules ---------------------------------------------------------------------
 
 
-def batches(
-    params: TrainParams, steps_per_chunk: int, steps: range, data: Images = DATA
-) -> list[Batch]:
-    feed = Feed(data, params, CPU.device, steps_per_chunk)
+def batches(params: TrainParams, steps: range, data: Images = DATA) -> list[Batch]:
+    feed = Feed(data, params, CPU.device)
     return [feed.batch(step) for step in steps]
 
 
 def test_an_epoch_shows_each_image_at_most_once() -> None:
     seen, latents = list[int](), set[bytes]()
-    for batch in batches(params_of(), 5, range(8), NUMBERED):  # two epochs of four batches of eight
+    for batch in batches(params_of(), range(8), NUMBERED):  # two epochs of four batches of eight
         numbers = batch.real.add(1).mul(127.5).amax(dim=(1, 2, 3)).round().long()
         assert torch.equal(batch.labels, numbers % 3)
         seen += numbers.tolist()
@@ -83,19 +81,19 @@ def test_an_epoch_shows_each_image_at_most_once() -> None:
 @pytest.mark.parametrize("max_shift", [0, 2])
 def test_a_batch_depends_on_seed_and_step_alone(max_shift: int) -> None:
     params = params_of(max_shift=max_shift)
-    whole = batches(params, 2, range(9))
+    whole = batches(params, range(9))
     for start in (1, 4, 7):
-        resumed = batches(params, 2, range(start, 9))
+        resumed = batches(params, range(start, 9))
         torch.testing.assert_close(resumed, whole[start:], rtol=0, atol=0)
     # Two seeds share no step's latents and no epoch's order, at whatever steps these are.
     seeds = (params_of(max_shift=max_shift, seed=seed) for seed in range(1, 5))
-    several = [batch for each in seeds for batch in batches(each, 2, range(16))]
+    several = [batch for each in seeds for batch in batches(each, range(16))]
     for tensors in ([each.real for each in several], [each.latents for each in several]):
         assert len({tensor.numpy().tobytes() for tensor in tensors}) == 64
 
 
 def test_shifts_move_reals_and_fakes_each_by_its_own() -> None:
-    plain, shifted = (batches(params_of(max_shift=n), 2, range(9)) for n in (0, 2))
+    plain, shifted = (batches(params_of(max_shift=n), range(9)) for n in (0, 2))
     moves, ways = set[tuple[int, ...]](), list(itertools.product(range(-2, 3), repeat=2))
     for before, after in zip(plain, shifted, strict=True):
         assert before.fake_shifts is None and after.fake_shifts is not None
@@ -302,7 +300,7 @@ def by_hand(params: TrainParams) -> dict[str, Tensor]:
     Taken from the product: first weights, batches, schedules and losses, which have tests of their own.
     """
     state = TrainState(data_for(params), params, CPU)
-    feed = Feed(data_for(params), params, CPU.device, loop.LOG_EVERY)
+    feed = Feed(data_for(params), params, CPU.device)
     generator, discriminator = state.generator, state.discriminator
     objective = update.LEAST_SQUARES if params.is_demo else update.LOGISTIC
     average = weights_of(generator)
@@ -409,7 +407,7 @@ def test_statistics_are_without_class_losses_and_penalties(demo: bool, half: flo
     params = params_of(generator="demo" if demo else "deconv", auxiliary_generator=0.0)
     state = TrainState(data_for(params), params, CPU)
     objective = update.LEAST_SQUARES if demo else update.LOGISTIC
-    (batch,) = batches(params, 2, range(1), data_for(params))
+    (batch,) = batches(params, range(1), data_for(params))
     part = update.split_batch(state, batch, with_r1=False)[0]
     generator_loss = update.generator_loss(part).item()
     logits = torch.tensor([-1.0, half, half + 0.1, 3.0])
@@ -426,7 +424,7 @@ def test_in_low_precision_weights_and_losses_stay_float32(updates: str) -> None:
     for generator, discriminator in state.part_networks:
         for layer in (generator.linear, generator.layers[2], discriminator.linear):
             layer.register_forward_hook(lambda *call: seen.add(call[2].dtype))
-    (batch,) = batches(state.params, 2, range(1))
+    (batch,) = batches(state.params, range(1))
     parts = update.split_batch(state, batch, with_r1=True)
     update.UPDATE_FUNCTIONS[updates](state, parts)
     assert seen == {torch.bfloat16}
@@ -443,7 +441,7 @@ def test_a_step_computes_on_one_device(updates: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("cgan.training.state.without_compiler", lambda _: plain)
     there = Hardware(torch.device("meta"), torch.float32)
     state = TrainState(DATA, params_of(max_shift=1, updates=updates), there)
-    update.train_step(state, Feed(DATA, state.params, there.device, 5))
+    update.train_step(state, Feed(DATA, state.params, there.device))
     assert state.interval_stats.device == there.device
 
 

@@ -14,14 +14,17 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+import typer
 from safetensors.numpy import load_file
 
 from cgan.base.files import sha256_of, write_json
+from cgan.cli import main
 from cgan.data.images import Images, load_images
 from cgan.models.model_file import load_tensors, save_generator
 from cgan.models.networks import Architecture, GeneratorNetwork, build_generator
@@ -256,3 +259,10 @@ def of_store(pattern: str) -> Path:
     """The one file or folder of the project's store."""
     [found] = Path("mlartifacts").glob(pattern)
     return found
+
+
+def exit_code(app: typer.Typer, *arguments: str) -> object:
+    """The exit code of a command of ours, run in this process."""
+    with pytest.raises(SystemExit) as ended:
+        main(partial(app, arguments))
+    return ended.value.code

@@ -19,7 +19,7 @@ import torch
 from cgan.base.report import CANNOT_TELL, Interval, Kind, Number, Report, Table, in_words
 from cgan.base.text import listed, percent
 from cgan.params.sections import GateParams
-from cgan.pipeline.registry.measurements import DataComparison, Drawings
+from cgan.pipeline.registry.measurements import DataComparison, DrawingMeasurements
 from cgan.quality.intervals import Estimate, critical_t
 from cgan.quality.outliers import Excess, excesses
 from cgan.quality.proportions import joint_z
@@ -44,7 +44,7 @@ class Finding(NamedTuple):
 # -- Measurements of the rows ------------------------------------------------------------------------
 
 
-def largest_shift(found: Drawings | DataComparison, limit: float) -> Finding | None:
+def largest_shift(found: DrawingMeasurements | DataComparison, limit: float) -> Finding | None:
     """Of a class."""
     if not found.shifts:
         return None
@@ -56,11 +56,11 @@ def largest_shift(found: Drawings | DataComparison, limit: float) -> Finding | N
     return _largest(shifts, limit, "number")
 
 
-def most_outliers(found: Drawings | DataComparison, limit: float) -> Finding | None:
+def most_outliers(found: DrawingMeasurements | DataComparison, limit: float) -> Finding | None:
     return _largest_excess(found, found.outliers, limit) if found.shifts else None
 
 
-def most_copies(drawings: Drawings, limit: float) -> Finding:
+def most_copies(drawings: DrawingMeasurements, limit: float) -> Finding:
     classes = drawings.evaluation.classes
     counts = torch.tensor([(row.copies, row.compared) for row in classes])
     real = torch.tensor([(row.real_copies, row.real_compared) for row in classes])
@@ -68,7 +68,7 @@ def most_copies(drawings: Drawings, limit: float) -> Finding:
 
 
 def _largest_excess(
-    found: Drawings | DataComparison, measured: Iterable[Excess], limit: float
+    found: DrawingMeasurements | DataComparison, measured: Iterable[Excess], limit: float
 ) -> Finding:
     """Of all classes together and of each."""
     parts = []
@@ -110,7 +110,7 @@ def class_loss(data: DataComparison, limit: float) -> Finding:
     return _largest(found, limit)
 
 
-def relative_accuracy(drawings: Drawings, limit: float) -> Finding:
+def relative_accuracy(drawings: DrawingMeasurements, limit: float) -> Finding:
     """The mean over classes, as a part of what real images get. It fails, too, for a class that clearly falls
     short of its real images, and where the judge cannot tell."""
     evaluation = drawings.evaluation
@@ -136,7 +136,7 @@ def relative_accuracy(drawings: Drawings, limit: float) -> Finding:
     return of_all._replace(passed=False, why=listed(classes, 3))
 
 
-def worst_diversity(drawings: Drawings, limit: float) -> Finding | None:
+def worst_diversity(drawings: DrawingMeasurements, limit: float) -> Finding | None:
     """The diversity of the class that has least. Its value decides: noise is a tenth of what repeats cost."""
     measured = [
         (row.diversity, row.diversity_interval, name)
@@ -149,7 +149,7 @@ def worst_diversity(drawings: Drawings, limit: float) -> Finding | None:
     return Finding(value, interval, value >= limit, f"(class {name})", kind="number")
 
 
-def excess_distance(drawings: Drawings, _: float) -> Finding | None:
+def excess_distance(drawings: DrawingMeasurements, _: float) -> Finding | None:
     score = drawings.evaluation.score("fid_judge")
     if score.value is None:
         return None
@@ -158,7 +158,9 @@ def excess_distance(drawings: Drawings, _: float) -> Finding | None:
     return Finding(excess.value, excess.interval, kind="number")
 
 
-def change(key: str, tolerated: float, drawings: Drawings, against: str | None) -> Finding | None:
+def change(
+    key: str, tolerated: float, drawings: DrawingMeasurements, against: str | None
+) -> Finding | None:
     """The change of a metric from the champion's value. It may not be clearly worse, by more than
     `tolerated`; "better" asks for a better one. The interval is at 95 % for both metrics (Bonferroni)."""
     if drawings.champion is None:
@@ -204,63 +206,29 @@ class Row(NamedTuple):
 
 # Groups of rows: the headings of their tables.
 DATA_GROUP = "Today's data"  # of a `DataComparison`
-LIMITS_GROUP = "Limits"  # of `Drawings`
-CHAMPION_GROUP = "Beside the champion"  # of `Drawings`, too
-ROWS = {
-    DATA_GROUP: (
-        Row(
-            "class_shift",
-            "max_class_shift",
-            "deviations by which a class's new images differ",
-            largest_shift,
-        ),
-        Row("data_outliers", "max_outliers", "new images like none before", most_outliers),
-        Row("class_loss", MAX_CLASS_LOSS, "part of its share that a class has lost", class_loss),
-    ),
-    LIMITS_GROUP: (
-        Row("outliers", "max_outliers", "drawings that are like no real image", most_outliers),
-        Row(
-            "drawn_shift",
-            "max_drawn_shift",
-            "deviations by which a class's drawings differ",
-            largest_shift,
-        ),
-        Row(
-            "relative_accuracy",
-            "min_relative_accuracy",
-            "accuracy, as a part of real images'",
-            relative_accuracy,
-        ),
-        Row(
-            "copies_over_floor",
-            "max_copies_over_floor",
-            "near copies, beyond those among real images",
-            most_copies,
-        ),
-        Row(
-            "worst_class_diversity",
-            "min_worst_class_diversity",
-            "diversity, as a part of real images'",
-            worst_diversity,
-        ),
-        Row(
-            "fid_over_floor",
-            "max_fid_over_floor",
-            "Fréchet distance, less real images'",
-            excess_distance,
-        ),
-    ),
-    CHAMPION_GROUP: (
-        Row("fid_judge", "against_champion", "Fréchet distance", partial(change, "fid_judge", 0.0)),
-        # Half a drawing of a hundred nobody would notice, and two seeds differ by as much.
-        Row(
-            "conditional_accuracy",
-            None,
-            "conditional accuracy",
-            partial(change, "conditional_accuracy", 0.005),
-        ),
-    ),
-}
+LIMITS_GROUP = "Limits"  # of `DrawingMeasurements`
+CHAMPION_GROUP = "Beside the champion"  # of `DrawingMeasurements`, too
+# fmt: off
+DATA_ROWS = (
+    Row("class_shift", "max_class_shift", "deviations by which a class's new images differ", largest_shift),
+    Row("data_outliers", "max_outliers", "new images like none before", most_outliers),
+    Row("class_loss", MAX_CLASS_LOSS, "part of its share that a class has lost", class_loss),
+)
+LIMIT_ROWS = (
+    Row("outliers", "max_outliers", "drawings that are like no real image", most_outliers),
+    Row("drawn_shift", "max_drawn_shift", "deviations by which a class's drawings differ", largest_shift),
+    Row("relative_accuracy", "min_relative_accuracy", "accuracy, as part of real images'", relative_accuracy),
+    Row("copies_over_floor", "max_copies_over_floor", "near copies, beyond real images'", most_copies),
+    Row("worst_class_diversity", "min_worst_class_diversity", "diversity, of real images 1", worst_diversity),
+    Row("fid_over_floor", "max_fid_over_floor", "Fréchet distance, less real images'", excess_distance),
+)
+CHAMPION_ROWS = (
+    Row("fid_judge", "against_champion", "Fréchet distance", partial(change, "fid_judge", 0.0)),
+    # Half a drawing of a hundred nobody would notice, and two seeds differ by as much.
+    Row("conditional_accuracy", None, "conditional accuracy", partial(change, "conditional_accuracy", 0.005)),
+)
+# fmt: on
+ROWS = {DATA_GROUP: DATA_ROWS, LIMITS_GROUP: LIMIT_ROWS, CHAMPION_GROUP: CHAMPION_ROWS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,19 +276,9 @@ def check_group(group: str, subject: Any, limits: GateParams, heading: str = "")
         if passed is None:
             low, high = finding.interval or (finding.value, finding.value)
             passed = low <= limit if at_most else high >= limit
-        check = Check(
-            group=heading or group,
-            name=row.name,
-            what=f"{row.what} {finding.note}".rstrip(),
-            value=finding.value,
-            interval=finding.interval,
-            kind=finding.kind,
-            limit=limit,
-            at_most=at_most,
-            passed=passed,
-            why=finding.why,
-        )
-        checks.append(check)
+        found = finding._asdict() | {"passed": passed, "limit": limit, "at_most": at_most}
+        what = f"{row.what} {found.pop('note')}".rstrip()
+        checks.append(Check(group=heading or group, name=row.name, what=what, **found))
     return checks
 
 

@@ -25,7 +25,7 @@ from cgan.pipeline.registry.checks import (
     decide,
 )
 from cgan.pipeline.registry.client import Registry, Version
-from cgan.pipeline.registry.measurements import DataComparison, Drawings, KeptData
+from cgan.pipeline.registry.measurements import DataComparison, DrawingMeasurements, KeptData
 from cgan.pipeline.registry.recorded_run import RecordedRun
 from cgan.quality.conditions import Conditions, labels_to_draw
 from cgan.quality.evaluate import measure
@@ -63,18 +63,17 @@ def judge(
     cannot be read, or draws something else than what was trained now.
     """
     inputs = Inputs.load(params.train.device)
-    generators, notes = [inputs.model], list[str]()
-    beside = ""
+    generators = [inputs.model]
+    beside, has_other_data = "", False
     if champion:
         model, facts = _champion_model(registry, champion, inputs)
         generators.append(model)
         beside = f" beside version {champion.number}, the champion"
-        if facts.get("data_digest") != inputs.facts["data_digest"]:
-            notes.append(OTHER_DATA)
+        has_other_data = facts.get("data_digest") != inputs.facts["data_digest"]
     seconds = _seconds_to_judge(generators, params.evaluate)
     with lines_until_done(f"Judging the generator{beside}", seconds, say):
         checks = list[Check]()
-        if champion and notes:
+        if champion and has_other_data:
             checks += _data_checks(registry, champion, inputs, params.gate)
         real = inputs.judge, inputs.train, inputs.held_out
         outlier_models = OutlierModels.fit_images(*real)
@@ -86,10 +85,12 @@ def judge(
         drawn = [each.draw(conditions.drawn_labels, once.seed) for each in generators]
         before = measure(conditions, drawn[1]) if champion else None
         accuracy = params.gate.min_judge_accuracy
-        drawings = Drawings.measure(drawn[0], conditions, outlier_models, before, accuracy)
+        drawings = DrawingMeasurements.measure(
+            drawn[0], conditions, outlier_models, before, accuracy
+        )
     for group in (LIMITS_GROUP, CHAMPION_GROUP):
         checks += check_group(group, drawings, params.gate)
-    return Judgement(inputs, outlier_models, decide(checks, notes))
+    return Judgement(inputs, outlier_models, decide(checks, [OTHER_DATA] if has_other_data else []))
 
 
 def _champion_model(

@@ -36,7 +36,7 @@ MAX_JUDGED = 5000  # images, at most, that the version's judge sees
 
 
 @dataclass(frozen=True)
-class Drawings:
+class DrawingMeasurements:
     """Measurements of a generator's drawings: their evaluation; of each class the column that is furthest
     from its training images; and the shares that are like no real image. `champion`: the evaluation of its
     drawings, under the same conditions, where there is one."""
@@ -59,7 +59,7 @@ class Drawings:
         models: OutlierModels,
         champion: Evaluation | None = None,
         min_judge_accuracy: float = 0.9,
-    ) -> Drawings:
+    ) -> DrawingMeasurements:
         """The measurements of drawings uint8 [N, C, H, W] of the conditions' classes, by the judge and by how
         they look beside real images, whatever the judge sees. `models`: of these real images."""
         pixels, real_labels, _ = conditions.train.tensors

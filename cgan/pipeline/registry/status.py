@@ -15,7 +15,6 @@ from rich.text import Text
 
 from cgan.base.errors import CganError
 from cgan.base.files import read_json
-from cgan.base.hosts import is_server, mlflow_page
 from cgan.base.text import printable
 from cgan.pipeline import project
 from cgan.pipeline.params_file import load_params
@@ -23,7 +22,6 @@ from cgan.pipeline.registry.client import SUMMARY, open_registry
 from cgan.pipeline.registry.recorded_run import ProjectRun
 from cgan.pipeline.tracking import store
 
-UI = "http://127.0.0.1:5000"  # of `cgan ui` and `make up`
 IS_TRAINING = f"tags.`{store.SOURCE_TAG}` = 'cgan.stages.train'"
 
 
@@ -53,7 +51,7 @@ def _at_work(root: Path) -> Iterator[tuple[str, str]]:
     """The stage, or the gate, that runs in this project or in a checkout of it."""
     for process in psutil.process_iter(["cmdline", "cwd", "create_time"]):
         command = " ".join((process.info["cmdline"] or [])[1:])
-        found = re.fullmatch(r"-m cgan\.(?:stages\.|cli )(\w+)", command)
+        found = re.match(r"(?:-m )?\S*cgan(?:\.stages\.|(?:\.cli)? (?=gate\b))(\w+)", command)
         folder = Path(process.info["cwd"] or "/")
         if found and (folder == root or project.home(root) / "checkouts" in folder.parents):
             began = datetime.fromtimestamp(process.info["create_time"], UTC)
@@ -120,6 +118,5 @@ def summary() -> Iterator[str]:
     if run.get("tracking_uri"):
         yield f"  MLflow run    {run['run_name']}, {run['run_id']}"
         yield f"  compare       {command} compare RUN . (RUN: an id, or champion)"
-        site = run["tracking_uri"] if is_server(run["tracking_uri"]) else UI
-        page = mlflow_page(site, str(run["experiment_id"]), run["run_id"])
-        yield f"  in MLflow     {page}" + f" after {command} ui" * (site == UI)
+        after = "" if store.is_server(run["tracking_uri"]) else f" after {command} ui"
+        yield f"  in MLflow     {store.page_in_mlflow(run)}{after}"

@@ -9,12 +9,14 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import quote
 
 from cgan.base.errors import CganError
 from cgan.base.files import locked, replacing
-from cgan.base.hosts import LOOPBACK, is_server, require_free, site_of, without_credentials
+from cgan.base.hosts import LOOPBACK, require_free, site_of, without_credentials
 from cgan.pipeline.project import STRIP, home, project_root
 
 if TYPE_CHECKING:
@@ -49,6 +51,23 @@ def store_uri(root: Path) -> str:
     uri = os.environ.get(STORE_VARIABLE, "").strip() or f"{SQLITE}mlflow.db"
     path = uri.removeprefix(SQLITE)
     return uri if path == uri or path.startswith(":") else f"{SQLITE}{root / path}"
+
+
+def is_server(uri: str) -> bool:
+    """Does a server of MLflow keep the runs, so that it alone knows where files go?"""
+    return uri.lower().startswith(("http:", "https:"))
+
+
+def page_in_mlflow(run: Mapping[str, Any]) -> str:
+    """The address of the run in RUN_LOCATION. `make up` and `cgan ui` serve a store that is a file."""
+    site = str(run["tracking_uri"])
+    if not is_server(site):
+        site = site_of(LOOPBACK, int(os.environ.get("MLFLOW_PORT", "5000")))
+    ids = (quote(str(run[key]), safe="") for key in ("experiment_id", "run_id"))
+    # Without the query a new browser gets MLflow's pages for GenAI.
+    return "{}/#/experiments/{}/runs/{}?workflowType=machine_learning".format(
+        site.rstrip("/"), *ids
+    )
 
 
 def is_absent(uri: str) -> bool:
