@@ -153,8 +153,7 @@ class Report:
 
     def as_text(self) -> str:
         """The answer for a terminal."""
-        lines = [f"{self.verdict.upper()}: {self.sentence}" if self.verdict else self.sentence]
-        lines += [f"  - {reason}" for reason in self._other_reasons()]
+        lines = [self._answer, *(f"  - {reason}" for reason in self._other_reasons())]
         lines = [printable(line, keep="\n") for line in lines]
         for table in self.tables:
             lines += ["", *([f"{table.heading}:"] if table.heading else ()), table.as_text()]
@@ -172,7 +171,7 @@ class Report:
 
     def as_html(self) -> str:
         """The answer for a notebook; a page takes its parts."""
-        parts = [f"<p>{html.escape(text)}</p>" for text in (self.sentence, *self._other_reasons())]
+        parts = [f"<p>{html.escape(text)}</p>" for text in (self._answer, *self._other_reasons())]
         parts += [table.as_html() for table in self.tables]
         parts += [picture_as_html(png, text) for text, png in self.pictures.items()]
         return "".join(parts)
@@ -187,6 +186,10 @@ class Report:
         write_json(path, self.as_json())
         title = f"{self.question}: {self.verdict}" if self.verdict else self.question
         write_text(path.with_suffix(".md"), f"# {in_markdown(title)}\n\n{self.as_markdown()}")
+
+    @property
+    def _answer(self) -> str:
+        return f"{self.verdict.upper()}: {self.sentence}" if self.verdict else self.sentence
 
     def _other_reasons(self) -> list[str]:
         """The reasons that the sentence does not give already."""

@@ -99,7 +99,7 @@ class GeneratorNetwork(_Network, GenerativeModel):
 
     def draw(self, labels: Tensor, seed: int, progress: Progress = silent) -> Tensor:
         latents = draw_latents(seed, len(labels), self.architecture.latent_dim)
-        return self.render(latents, labels.to(self.device))
+        return self.render(latents, self.condition(labels.to(self.device)))
 
     def interpolation(self, labels: Tensor, steps: int, seed: int) -> Tensor:
         start, end = draw_latents(seed, 2, self.architecture.latent_dim)
@@ -107,8 +107,8 @@ class GeneratorNetwork(_Network, GenerativeModel):
         return self.render(path, self.condition(labels.repeat_interleave(steps)))
 
     def render(self, latents: Tensor, condition: Tensor) -> Tensor:
-        """Images uint8 [N, C, H, W] on the CPU, of latents and conditions (or labels), in eval mode. There
-        each thread works on a chunk of its own: the same bits, faster when another process takes a core."""
+        """Images uint8 [N, C, H, W] on the CPU, of latents and conditions, in eval mode. There each
+        thread works on a chunk of its own: the same bits, faster when another process takes a core."""
         assert not self.training, "drawing needs eval mode: padding would enter batch statistics"
         parts = available_threads() if condition.device.type == "cpu" else 1
         chunks = zip(latents.split(CHUNK), condition.split(CHUNK), strict=True)
@@ -119,8 +119,6 @@ class GeneratorNetwork(_Network, GenerativeModel):
     def _render_chunk(self, chunk: tuple[Tensor, Tensor]) -> Tensor:
         latents, condition = chunk
         count, missing = len(latents), CHUNK - len(latents)
-        if not condition.is_floating_point():
-            condition = self.condition(condition)
         images = self.from_condition(
             F.pad(latents.to(condition.device), (0, 0, 0, missing)),
             F.pad(condition, (0, 0, 0, missing)),

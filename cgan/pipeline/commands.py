@@ -185,9 +185,7 @@ def _in_a_line(why: str) -> str:
     return printable(" ".join(why.split()))[:500]
 
 
-Why = Annotated[
-    str, typer.Option("--why", callback=_in_a_line, help="The reason, for the history.")
-]
+Why = Annotated[str, typer.Option("--why", callback=_in_a_line, help="Why, for the history.")]
 
 
 def _project_registry() -> AbstractContextManager[Registry]:

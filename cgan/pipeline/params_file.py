@@ -82,7 +82,7 @@ def _read_text(path: Path | str) -> str:
         return Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ParamsError(
-            f"{path}: not found in {Path.cwd()}. Run from the project's top folder."
+            f"{path}: not found in {Path.cwd()}. Run in a project's folder."
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path}: cannot be read ({error}).") from None

@@ -9,10 +9,11 @@ import numpy as np
 
 from cgan.base.errors import DataError
 from cgan.base.progress import Progress
+from cgan.data.arrays import IntArray
 from cgan.data.images import Images, joined
 from cgan.data.splitting import units_of
 from cgan.params.sections import TrainChoices
-from cgan.privacy.membership import Attack, BoolArray, FloatArray, IntArray, attack
+from cgan.privacy.membership import Attack, BoolArray, FloatArray, attack
 from cgan.utility.rounds import PartGenerator, assign_folds
 
 MIN_PER_SIDE = 6  # members, and non-members: as many as a hold-out has at least
@@ -21,11 +22,15 @@ MAX_PER_SIDE = 1_500
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """`images`, N of them, at `rows` int64 [N] of `data`, training and held-out images together. Those of one
-    group, or copies, are a unit, and asked about together: `units` names it for `data`, by the row of its
-    first image, and `unit_of` int64 [N] is its number, below U. `member` bool [U]: was it trained on?
-    `strata` int64 [U]: units of one class, and of about one size, for the mean of many scores spreads less,
-    and a split that keeps groups whole fills up its smaller part with small ones."""
+    """N images and their U *units*: those of one group, or copies, which are asked about together.
+
+    - `data`: the training and the held-out images; `units`: the row of the first image of each one's unit;
+    - `images`: those that are asked about, at `rows` int64 [N] of `data`; `unit_of` int64 [N]: their units,
+      numbered below U;
+    - `member` bool [U]: was the unit trained on? `strata` int64 [U]: units of one class, and of about one
+      size, for the mean of many scores spreads less, and a split that keeps groups whole fills up its smaller
+      part with small ones; `seed`: of the halves, and of the attack.
+    """
 
     data: Images
     units: IntArray

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from cgan.data.arrays import IntArray
 from cgan.data.images import Images
-from cgan.privacy.membership import BoolArray, FloatArray, IntArray
+from cgan.privacy.membership import BoolArray, FloatArray
 
 NEAREST = 3  # drawings that an image is compared with
 MIN_DISTANCE = 0.02  # no distance counts as less, for that of a copy, 0, has no logarithm

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgan.base.report import Interval, Number
+from cgan.data.arrays import IntArray
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
-IntArray = NDArray[np.int64]
 
 FALSE_POSITIVE_RATE = 0.01  # the share of the non-members that are taken for members
 LEVEL = 0.05  # of the test
@@ -31,7 +31,8 @@ class Attack:
     """The findings of an attack. `auc`: how often a member scores higher than a non-member, with its 95 %
     interval. `true_positive_rate`: the share of members found at `false_positive_rate`, FALSE_POSITIVE_RATE
     or, of fewer than 99 non-members, what the highest score of these gives; `chance`: the share that scores
-    which tell nothing find at most in 19 of 20 cases. `p_value`: of the test that the scores tell nothing."""
+    which tell nothing find at most in 19 of 20 cases. `p_value`: of the test that the scores tell nothing.
+    `epsilon`: see `least_epsilon`."""
 
     auc: float
     interval: Interval

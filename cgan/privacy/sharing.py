@@ -250,7 +250,7 @@ def draw_like(model: GenerativeModel, train: Images, seed: int, progress: Progre
 
 
 def beside_nearest(images: Images, drawn: Images) -> bytes:
-    """The images, each above the nearest drawing of its class, as PNG."""
+    """The images, each above the drawing of its class that a person finds most like it, as PNG."""
     pixels, labels, _ = images.tensors
     rows = nearest_neighbours(pixels, labels, *drawn.tensors[:2])[1][:, 0]
     return encode_png(image_grid(np.stack([images.pixels, drawn.pixels[rows]]), scale=2))

@@ -56,7 +56,7 @@ CONDITIONAL_ACCURACY = Metric(
     name="conditional accuracy",
     meaning="share of drawings that show the class asked for; odd real images are misread more often",
     measure=lambda drawn: _with_intervals(
-        drawn.score("conditional_accuracy"), drawn.accuracy, drawn.conditions.judge_accuracy
+        drawn.beside_real("conditional_accuracy"), drawn.accuracy, drawn.conditions.judge_accuracy
     ),
 )
 # Without an interval: it is the smallest of many, and that of a single class would lie too low.
@@ -64,7 +64,7 @@ WORST_CLASS_ACCURACY = Metric(
     key="worst_class_accuracy",
     name="accuracy of the worst class",
     meaning="conditional accuracy of the class that fares worst",
-    measure=lambda drawn: replace(drawn.score("worst_class_accuracy"), interval=None),
+    measure=lambda drawn: replace(drawn.beside_real("worst_class_accuracy"), interval=None),
 )
 
 

@@ -148,8 +148,8 @@ class DrawnSet:
         of_features = self.conditions.feature_estimates(in_mix, "drawn")
         return {**accuracies.accuracy_estimates(right, self.labels, bins), **of_features}
 
-    def score(self, key: str) -> Score:
-        """The score of a metric among the `estimates`."""
+    def beside_real(self, key: str) -> Score:
+        """The score of a metric among the `estimates`, beside what real images get."""
         return self.estimates[key].score(self.conditions.real[key])
 
     @cached_property

@@ -82,7 +82,7 @@ FRECHET_DISTANCE = Metric(
     better="lower",
     kind="number",
     sample_size="distance_images",
-    measure=lambda drawn: drawn.score("fid_judge"),
+    measure=lambda drawn: drawn.beside_real("fid_judge"),
 )
 
 
@@ -114,14 +114,14 @@ RECALL = Metric(
     name="recall",
     meaning="share of real images that are in the neighbourhood of a drawing",
     sample_size="neighbour_images",
-    measure=lambda drawn: drawn.score("recall"),
+    measure=lambda drawn: drawn.beside_real("recall"),
 )
 COVERAGE = Metric(
     key="coverage",
     name="coverage",
     meaning="share of real images with a drawing in their neighbourhood",
     sample_size="neighbour_images",
-    measure=lambda drawn: drawn.score("coverage"),
+    measure=lambda drawn: drawn.beside_real("coverage"),
 )
 FEATURE_METRICS = (FRECHET_DISTANCE.key, RECALL.key, COVERAGE.key)
 

@@ -129,9 +129,7 @@ def make_app(provider: GeneratorProvider, hosts: Sequence[str]) -> FastAPI:
 async def _current(request: Request) -> ServedGenerator:
     provider: GeneratorProvider = request.app.state.provider
     if provider.current is None:
-        raise HTTPException(
-            503, f"nothing is served yet: {provider.problem} Try again in a moment."
-        )
+        raise HTTPException(503, f"nothing is served yet: {provider.problem} Try again soon.")
     return provider.current
 
 

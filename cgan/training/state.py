@@ -170,7 +170,8 @@ class TrainState:
         return tensors
 
     def restore(self, step: int, tensors: Mapping[str, Tensor]) -> None:
-        """Go back to a checkpoint of a training with the same fingerprint."""
+        """Go back to a checkpoint of a training with the same fingerprint. `tensors()` shares the memory of
+        networks and optimizers, so what is copied into it is theirs."""
         self.step = step
         for optimizer in self.optimizers:
             for weight in optimizer_weights(optimizer):

@@ -164,9 +164,7 @@ class Evidence(Answer):
                 "or larger ones."
             )
         rounds = f"in {self.rounds} folds" if self.folded else f"with {self.rounds} seeds"
-        covered = (
-            "the choice of the tested images and the classifier's seed, but not the generator's"
-        )
+        covered = "the choice of images and the classifier's seed, but not the generator's"
         covered = "the choice of images and all seeds" if self.folded else covered
         tested = f"Tested on {overall.tested:,} images, {rounds}. The interval covers {covered}."
         return [*reasons, tested]

@@ -70,9 +70,7 @@ def tested_images(params: Params, path: Path | None, train: Images) -> tuple[Ima
         return load_images(HOLDOUT_DATA), "the hold-out"
     new = ~np.isin(image_digests(tested.pixels), image_digests(train.pixels))
     if not new.any():
-        raise DataError(
-            f"{name}: all images are in the training part too. Give other images to test on."
-        )
+        raise DataError(f"{name}: all images are in the training part too. Give others.")
     if not new.all():
         echo(f"{name}: {(~new).sum():,} images are in the training part too and are left out.")
     return tested.at(new), name

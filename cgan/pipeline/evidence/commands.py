@@ -14,9 +14,7 @@ MIN_HELD_OUT = 50  # images of each class; with fewer, folds test all that there
 DEFAULT_ROUNDS = 5  # folds, or seeds
 
 app = typer.Typer()
-Drawn = Annotated[
-    Path | None, typer.Option(help="Drawings by another generator, one folder per class.")
-]
+Drawn = Annotated[Path | None, typer.Option(help="Another generator's, a folder for each class.")]
 
 
 def from_2_to_20(help_text: str) -> Any:
