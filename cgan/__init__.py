@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cgan.utility.evidence import Evidence as Evidence
     from cgan.utility.evidence import evidence as evidence
 
-__version__ = "0.2.0"
+__version__ = "1.0.0"
 _MODULES = {
     "Comparison": "cgan.quality.comparison",
     "Evaluation": "cgan.quality.evaluation",

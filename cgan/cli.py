@@ -21,7 +21,7 @@ EXTRA_OF = {
     "fastapi": "serve",
     "uvicorn": "serve",
     "optuna": "sweep",
-}  # packages, of others than pipeline
+}  # packages of other extras than `pipeline`
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -158,7 +158,7 @@ def card(
 
 app.add_typer(project_commands.app)
 app.add_typer(evidence.app)
-app.add_typer(project_commands.versions, name="registry", rich_help_panel=PRODUCTION_PANEL)
+app.add_typer(project_commands.registry_app, name="registry", rich_help_panel=PRODUCTION_PANEL)
 
 
 def main(command: Callable[[], object] = app) -> None:

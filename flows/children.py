@@ -50,7 +50,7 @@ def stale_stages() -> set[str]:
         return set(repo.status())
 
 
-def in_session(
+def run_child(
     *module: str,
     on_line: Callable[[str], None],
     folder: Path | None = None,

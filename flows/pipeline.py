@@ -34,7 +34,7 @@ from cgan.pipeline.params_file import set_params
 from cgan.pipeline.tracking.store import page_in_mlflow
 from cgan.quality.evaluation import Evaluation
 from flows.checkout import CHECKOUT_VARIABLE
-from flows.children import CONTEXT_VARIABLE, has_remote, in_session, stale_stages
+from flows.children import CONTEXT_VARIABLE, has_remote, run_child, stale_stages
 
 GATE_LIMIT = "cgan-gate"  # a global concurrency limit of Prefect's
 FOLDER_LOCK = Path(".cgan/flow.lock")  # held by a run in this folder, and by its children
@@ -48,14 +48,14 @@ def repro(stage: str, is_unchanged: bool, options: Sequence[str]) -> State[Any]:
 
 
 def run_module(*module: str, exit_codes: Sequence[int] = (0,)) -> State[Any]:
-    """`python -m MODULE …`, its output in the run's log. Failed where `in_session` raises."""
+    """`python -m MODULE …`, its output in the run's log. Failed where `run_child` raises."""
     run = {
         "prefect.flow_run_id": runtime.flow_run.id,
         "prefect.flow_run_name": runtime.flow_run.name,
     }
     variables = {CONTEXT_VARIABLE: json.dumps(run)}
     try:
-        in_session(*module, on_line=log_line, variables=variables, exit_codes=exit_codes)
+        run_child(*module, on_line=log_line, variables=variables, exit_codes=exit_codes)
     except CganError as error:
         return Failed(message=str(error))
     return Completed()
@@ -81,8 +81,8 @@ def unchanged_stages() -> list[str]:
 
 @task(name="gate")
 def run_gate() -> State[Any]:
-    """One at a time on all machines of a Prefect server, for the gate's own lock is of one machine."""
-    # Another gate may make it just now; a server may refuse, and then the registry's own check is left.
+    """One at a time on all machines of a Prefect server: locks of files hold on one machine."""
+    # Another gate may make it just now; a server may refuse, and then two gates may judge at once.
     refused = contextlib.suppress(ObjectAlreadyExists, PrefectHTTPStatusError)
     with refused, get_client(sync_client=True) as client:
         client.upsert_global_concurrency_limit_by_name(GATE_LIMIT, 1)
@@ -126,7 +126,7 @@ def _run_name() -> str:
 def pipeline(
     refresh: bool = False, overrides: dict[str, Any] | None = None, gate: bool = True
 ) -> State[Any]:
-    """From a CSV of labelled images to a judged generator. DVC runs only the stages that are stale.
+    """From labelled images to a judged generator. DVC runs only the stages that are stale.
 
     Args:
         refresh: Fetch the data again. When it comes back unchanged, nothing after it runs.
@@ -169,7 +169,7 @@ def _require(state: State[Any], where: str) -> State[Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line. Returns the exit code: 0, 1 after a failure, 130 after Ctrl-C."""
+    """The command line. Returns the exit code: 0, 1 after a failure, 130 after Ctrl-C, 143 after SIGTERM."""
     # Prefect handles SIGTERM and then calls this: exit in the normal way, which ends a temporary server.
     signal.signal(signal.SIGTERM, lambda kind, _: sys.exit(128 + kind))
     parser = argparse.ArgumentParser(prog="python -m flows.pipeline", description=__doc__)

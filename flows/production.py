@@ -55,7 +55,7 @@ def up() -> None:
         port = int(environment.get(f"{name.upper()}_PORT", 0))
         if name not in running:
             _start(folder, name, port, environment)
-        say(f"{name:8} {f'http://{LOOPBACK}:{port}' if port else 'takes the nights'}")
+        say(f"{name:8} {f'http://{LOOPBACK}:{port}' if port else 'runs the flows'}")
     say(f"logs     {folder}/*.log\nexport PREFECT_API_URL={environment['PREFECT_API_URL']}")
 
 

@@ -23,7 +23,7 @@ from cgan.quality.evaluate import METRICS
 from cgan.quality.evaluation import Evaluation
 from cgan.quality.intervals import difference_of_means
 from flows.checkout import checkout, environment
-from flows.children import CONTEXT_VARIABLE, in_session, say
+from flows.children import CONTEXT_VARIABLE, run_child, say
 
 CODE_PATHS = ("cgan", "dvc.yaml")  # what a result depends on, beside params and data
 LOGS = Path(".cgan/sweeps")
@@ -43,7 +43,7 @@ def train_trial(
         set_params(values, folder / "params.yaml")
         variables = environment(base, folder) | {CONTEXT_VARIABLE: json.dumps({STUDY_TAG: study})}
         relay = partial(print, file=log)
-        run = partial(in_session, on_line=relay, folder=folder, variables=variables)
+        run = partial(run_child, on_line=relay, folder=folder, variables=variables)
         run("dvc", "repro", "evaluate")
         run("cgan.stages.record", exit_codes=(0, 1))  # the result counts, also where MLflow is away
         value = Evaluation.read(folder / EVALUATION).score(key).value

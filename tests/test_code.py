@@ -44,7 +44,7 @@ CEILINGS = {
     "cgan/models": 1_326,
     "cgan/page": 635,
     "cgan/params": 515,
-    "cgan/pipeline": 2_660,
+    "cgan/pipeline": 2_661,
     "cgan/privacy": 676,
     "cgan/quality": 2_437,
     "cgan/service": 322,
@@ -52,7 +52,7 @@ CEILINGS = {
     "cgan/training": 1_594,
     "cgan/utility": 822,
     "flows": 752,
-    "tests": 12_431,
+    "tests": 12_443,
 }
 PAGE_LINES = 1_332  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/

@@ -66,7 +66,7 @@ def open_source(path: Path) -> Iterator[Path | Album]:
         )
     with contextlib.ExitStack() as opened:
         archive = None
-        # No .zip, or one that zipfile cannot read: `read` reports that.
+        # No .zip, or one that zipfile cannot read: reading the CSV in it reports that.
         with contextlib.suppress(OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
             archive = opened.enter_context(zipfile.ZipFile(path))
         if archive:

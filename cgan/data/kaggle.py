@@ -1,4 +1,4 @@
-"""The download from Kaggle, by kagglehub: the only network code of the pipeline's stages.
+"""The download from Kaggle, by kagglehub.
 
 Messages show only the type and status of its errors: their texts may hold a key, or a signed address.
 """

@@ -1,1 +1,1 @@
-"""Draws with a trained generator: `Generator`, drawings as files, plots, the card, the MLflow model."""
+"""Draws with a generator: `Generator`, drawings as files, plots, the card, the MLflow model."""

@@ -27,7 +27,7 @@ MAX_SEED = 2**63 - 1
 MAX_NOTEBOOK_CLASSES = 20  # of which a notebook shows a drawing
 ALIASES = ("champion", "challenger")  # of versions of the registered model
 # Finds the run of a name in MLflow; by its own name, as the pipeline is a room above this one.
-FIND_RUN = "cgan.pipeline.registry.recorded_run:find"
+FIND_RUN = "cgan.pipeline.registry.runs:find"
 _MLFLOW_URI = re.compile(r"^[a-z][a-z+-]+:/", re.IGNORECASE)
 
 

@@ -30,7 +30,7 @@ from cgan.models.sampling import to_uint8
 SIGMA_MAX = 20.0  # the noise of the first step, for images of REFERENCE_SIDE
 REFERENCE_SIDE = 32  # pixels
 # The side of a window as a fraction of the image's: WINDOW_FACTOR · noise ** WINDOW_EXPONENT, but at least
-# MIN_WINDOW, and at most MAX_WINDOW: windows as large as the image make copies.
+# MIN_WINDOW, and at most MAX_WINDOW; times `window_scale`. Windows as large as the image make copies.
 WINDOW_FACTOR, WINDOW_EXPONENT = 0.46, 0.55
 MIN_WINDOW, MAX_WINDOW = 0.15, 0.72
 # A window makes the pixels in its middle, which is this fraction of its side.

@@ -104,7 +104,7 @@ class GeneratorNetwork(_Network, GenerativeModel):
     def interpolation(self, labels: Tensor, steps: int, seed: int) -> Tensor:
         start, end = draw_latents(seed, 2, self.architecture.latent_dim)
         path = interpolate_latents(start, end, steps).repeat(len(labels), 1)
-        return self.render(path, self.condition(labels.repeat_interleave(steps)))
+        return self.render(path, self.condition(labels.repeat_interleave(steps).to(self.device)))
 
     def render(self, latents: Tensor, condition: Tensor) -> Tensor:
         """Images uint8 [N, C, H, W] on the CPU, of latents and conditions, in eval mode. There each

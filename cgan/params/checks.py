@@ -60,7 +60,7 @@ def _validate(
 
 def _key(location: tuple[int | str, ...]) -> str:
     """`train.lr`, `validate.class_names.3` or `sweep.space.train.lr.low`, from pydantic's location, which
-    also names members of unions: (`train`, `batch_size`, `constrained-int`)."""
+    also names members of unions: (`train`, `max_shift`, `constrained-int`)."""
     # Section and param, or the param that is searched and `low`; then a union's member, or a list's index.
     depth = 4 if location[:2] == ("sweep", "space") else 2
     indices = [part for part in location[depth:] if isinstance(part, int)]

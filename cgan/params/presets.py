@@ -40,7 +40,7 @@ PRESETS = {
             "probes": 4,
         },
     ),
-    # Longer, with a longer memory of the average, and with two passes a step, which take a quarter more time
+    # Longer, with a longer memory of the average, and with two passes a step, which take a third more time
     # and in the long run give digits that teach a class network more.
     "best": Preset(
         "Minutes instead of a minute, and better for it.",
@@ -86,8 +86,8 @@ PRESETS = {
 
 
 def preset_params(name: str) -> dict[str, Any]:
-    """Every `train` param that presets set, with its value in this one. Raises ParamsError for an unknown
-    name."""
+    """Every param of `train` but seed and device, with its value in this preset. Raises ParamsError for an
+    unknown name."""
     if name not in PRESETS:
         raise ParamsError(f"no preset `{name}`. There are: {', '.join(PRESETS)}.")
     return TrainChoices().model_dump(exclude={"seed", "device"}) | dict(PRESETS[name].changes)

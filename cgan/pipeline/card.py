@@ -10,7 +10,7 @@ from cgan.drawing.drawings import new_folder
 from cgan.drawing.generator import Generator
 from cgan.models.model_file import save_generator
 from cgan.pipeline.project import CARD, GENERATOR, GRID, SHARING
-from cgan.pipeline.registry.recorded_run import known_evaluation
+from cgan.pipeline.registry.runs import known_evaluation
 from cgan.privacy import GIVES_AWAY
 
 

@@ -24,7 +24,7 @@ JUDGE_PANEL = "How good is it? cgan report"
 PRODUCTION_PANEL = "Production: cgan gate"
 
 app = typer.Typer()
-versions = typer.Typer(no_args_is_help=True, help="List versions; promote one; roll back.")
+registry_app = typer.Typer(no_args_is_help=True, help="List versions; promote one; roll back.")
 
 
 def announce(text: str) -> None:
@@ -111,9 +111,9 @@ def report() -> None:
     """Show how good the generator is, and where everything is."""
     require_project()
     announce("Reading what was measured …")
-    from cgan.pipeline.registry.status import summary
+    from cgan.pipeline.registry.status import report_lines
 
-    for line in summary():
+    for line in report_lines():
         typer.echo(line)
 
 
@@ -132,7 +132,7 @@ def compare(
     """
     require_project()
     announce("Reading both runs …")
-    from cgan.pipeline.registry.recorded_run import compare_runs
+    from cgan.pipeline.registry.runs import compare_runs
 
     report = compare_runs(run_a, run_b)
     typer.echo(report.as_text() if sys.stdout.isatty() else report.as_markdown())
@@ -196,7 +196,7 @@ def _project_registry() -> AbstractContextManager[Registry]:
     return open_registry(model_name())
 
 
-@versions.command("list")
+@registry_app.command("list")
 def list_() -> None:
     """List all versions with their verdicts, and the champion: since when, why and by whom."""
     from cgan.pipeline.registry.client import ROLLED_BACK, RUN_NAME
@@ -214,7 +214,7 @@ def list_() -> None:
         typer.echo(f"Champion: {champion.champion_line}")
 
 
-@versions.command()
+@registry_app.command()
 def promote(
     version: Annotated[int, typer.Argument(help="The number of the version.")],
     why: Why,
@@ -225,7 +225,7 @@ def promote(
 ) -> None:
     """Make VERSION the champion, by your own decision; from then on new data are compared with its data.
 
-    Of the present champion it says the latter alone: so you accept data that the gate let pass bit by bit.
+    For the present champion only the latter applies: so you accept data that the gate let pass bit by bit.
     """
     from cgan.pipeline.registry.client import ACCEPTED_DATA, SUMMARY
 
@@ -245,7 +245,7 @@ def promote(
     typer.echo(f"Version {version} is champion now: {why}")
 
 
-@versions.command()
+@registry_app.command()
 def rollback(why: Why) -> None:
     """Bring back the previous champion; the gate doesn't undo that."""
     with _project_registry() as registry:

@@ -19,14 +19,14 @@ from cgan.quality.judge import Judge, load_judge
 
 @dataclass(frozen=True)
 class Inputs:
-    """`facts`: of the generator's file. `test`: the source's own test set; None where it has no images."""
+    """`facts`: of the generator's file. `test`: the source's own test set; empty where it has none."""
 
     model: GenerativeModel
     facts: Facts
     judge: Judge
     train: Images
     held_out: Images
-    test: Images | None = None
+    test: Images
 
     @classmethod
     def load(cls, device: str = "auto") -> Inputs:
@@ -56,5 +56,5 @@ class Inputs:
                 "then `dvc repro`."
             )
         found_device = find_device(device, setting("train.device"))
-        test = load_images(TEST_DATA) if TEST_DATA.is_file() else None
-        return cls(model.to(found_device), facts, judge.to(found_device), train, held_out, test)
+        parts = train, held_out, load_images(TEST_DATA)
+        return cls(model.to(found_device), facts, judge.to(found_device), *parts)

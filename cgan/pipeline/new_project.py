@@ -44,7 +44,7 @@ def make_project(out: Path) -> str:
     """Make a project in `out`, all or nothing, with a first commit where git knows the user. Returns what to
     say about it.
 
-    Raises CganError where `out` holds something, ModuleNotFoundError without DVC, which `cgan` tells with
+    Raises CganError where `out` holds something, ModuleNotFoundError without DVC, which `cgan` reports with
     the extra that brings it.
     """
     if importlib.util.find_spec("dvc") is None:

@@ -10,8 +10,7 @@ from pathlib import Path
 from cgan.base.errors import CganError
 
 PACKAGE = Path(__file__).resolve().parents[1]
-# For PYTHONPATH: a child runs this code, whatever package is installed.
-PACKAGE_PARENT = str(PACKAGE.parent)
+PACKAGE_PARENT = str(PACKAGE.parent)  # the clone, or the installed packages
 
 # In messages: train anew, with what follows from it; --force alone would fetch the data again.
 TRAIN_AGAIN = "`dvc repro --force --downstream train`"

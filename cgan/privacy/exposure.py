@@ -29,8 +29,8 @@ MIRRORED_IMAGES = 500
 def exposure(
     images: Images, drawn: Images, of_shadows: Iterable[tuple[Images, BoolArray]]
 ) -> FloatArray:
-    """The score of each of N images, float64 [N]: how much nearer the drawings come to it than its class, and
-    what the shadows draw, let expect; over the spread of its class. 0 where its class has no drawings.
+    """The score of each of N images, float64 [N]: how much nearer the drawings come to it than its class and
+    the shadows' drawings would suggest; over the spread of its class. 0 where its class has no drawings.
     `of_shadows`: the drawings of each, and which images it has not seen, bool [N].
 
     What to expect is a regression of the logarithms of the distances: on those to the shadows that did not

@@ -126,8 +126,8 @@ class Sharing(Answer):
         reasons = [
             f"Asked of {found.members:,} {self.unit} trained on and {found.non_members:,} held out: an "
             f"attacker who has {self.drawings:,} drawings and the recipe tells the ones from the others by "
-            f"{self.shadows} generators of his own, each of half the images. A leak of AUC "
-            f"{found.detectable_auc:.3f} is found about four times of five.",
+            f"{self.shadows} generators of their own, each of half the images. A leak of AUC "
+            f"{found.detectable_auc:.3f} is found about four times out of five.",
         ]
         if found.epsilon > 0:
             reasons.append(
@@ -170,7 +170,7 @@ def sharing(
     '0... to 0...'
 
     *Who was in it*: can an attacker who has the drawings tell the images of `train` from those of `held_out`?
-    He asks how near the nearest drawings of the class lie, beside those of `shadows`: generators of the same
+    They ask how near the nearest drawings of the class lie, beside those of `shadows`: generators of the same
     recipe, each trained on a half of all these images, so that one of two did not see the image. `held_out`
     has to be split off at random: where it comes from another source, the attack tells the sources apart, and
     the drawings seem to leak.

@@ -71,8 +71,7 @@ WORST_CLASS_ACCURACY = Metric(
 def gan_train(data: Images, judge: Judge, kimg: float | None, progress: Progress = silent) -> Judge:
     """A fresh class network that learns from `data`, drawings, alone.
 
-    It is trained as the judge was, seed included, for `kimg` or as long: so what the judge itself, which
-    saw reals, gets on the hold-out is what this can be at best.
+    It is trained as the judge was, seed included, for `kimg` or as long: the judge stands beside it.
     """
     recipe = judge.recipe or JudgeParams()
     if kimg is not None:

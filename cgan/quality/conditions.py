@@ -218,7 +218,8 @@ class Conditions:
                 order = order.flip(0)  # the other direction has other training images
         with parts_on_threads(available_threads()) as parallel:
             excesses = torch.stack(
-                list(parallel(lambda features: feature_metrics.excess(*features), sets)), dim=1
+                list(parallel(lambda features: feature_metrics.memorisation_bias(*features), sets)),
+                dim=1,
             )
         replicates = len(self.part_weights["held out"])
         picks = torch.randint(len(sets), (replicates,), generator=random)

@@ -126,7 +126,7 @@ COVERAGE = Metric(
 FEATURE_METRICS = (FRECHET_DISTANCE.key, RECALL.key, COVERAGE.key)
 
 
-def excess(real: Tensor, training: Tensor, held_out: Tensor) -> Tensor:
+def memorisation_bias(real: Tensor, training: Tensor, held_out: Tensor) -> Tensor:
     """Each of FEATURE_METRICS of `training` less that of `held_out`, both beside `real`: float64 [3], of
     features [N, D] with one N."""
 

@@ -1,6 +1,6 @@
 """Intervals at 95 % of an evaluation's numbers, and of differences between two evaluations.
 
-A share of N drawings or images that are right, or copies, has Wilson's interval (`cgan.quality.proportions`).
+The share of copies has Wilson's interval, accuracies have that of `cgan.quality.proportions`.
 Distance, recall, coverage and diversity have that of replicates: what the value would have been with other
 images and latents, by the bootstrap (Efron & Tibshirani, An Introduction to the Bootstrap, 1993), or with the
 variance of a jackknife where an image that is picked twice would be its own neighbour. Values that were

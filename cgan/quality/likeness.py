@@ -1,9 +1,9 @@
 """Likeness of images, however moved or brightened, and drawings that are near copies of training images: the
 metric *copies*.
 
-The distance of two images is the part of the first one's contrast (its standard deviation) that remains when
-the second is taken from it, moved by up to MAX_SHIFT pixels and with the brightness and contrast that fit
-best: 0 for a copy, 1 where they have nothing in common. It is √(1-r²), with r the largest correlation. (In
+The distance of two images is the part of the one's contrast (its standard deviation) that remains when the
+other is taken from it, moved by up to MAX_SHIFT pixels and with the brightness and contrast that fit best: 0
+for a copy, 1 where they have nothing in common. It is √(1-r²), with r the largest correlation. (In
 `cgan.privacy` brightness tells a member from another image, so there the distance is that of the pixels.)
 
 Copies may be turned or noisy too: with the nearest candidates an image is compared again so, and smoothed.
@@ -95,7 +95,7 @@ def find_near_copies(
 def _limits(real_distances: Tensor, labels: Tensor, classes: int) -> Tensor:
     """The distance that all but 1 % of the real images of each class would keep from training images, were it
     log-normal, [classes]: by the median of the logarithms and the deviations from it, which some twins across
-    the split do not change. Of images in the log 1.3 to 4.6 % do not keep it, which `NearCopies.real` counts.
+    the split do not change. Of real images 1.3 to 4.6 % did not keep it, which `NearCopies.real` counts.
     """
 
     def limit(distances: Tensor) -> Tensor:

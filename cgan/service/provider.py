@@ -13,7 +13,7 @@ from cgan.base.errors import CganError, ModelError
 from cgan.drawing.generator import ALIASES, Generator, default_source
 from cgan.pipeline.project import GENERATOR, project_root
 from cgan.pipeline.registry.client import CHAMPION, model_name, now, open_registry
-from cgan.pipeline.registry.recorded_run import known_evaluation
+from cgan.pipeline.registry.runs import known_evaluation
 from cgan.pipeline.tracking.store import is_absent, store_uri
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class GeneratorProvider:
     """Holds what is served. `model`: a file, an MLflow URI, an alias, or None: the champion; the project's
     generator or the package's own where the registry says that there is none, or where there is no registry.
 
-    `poll` follows an alias. Until the registry answered, nothing is served (`current` is None). Raises
+    `poll` follows an alias. Until the registry has answered, nothing is served (`current` is None). Raises
     ModelError for a file or URI that has no usable generator.
     """
 

@@ -14,7 +14,7 @@ from cgan.drawing.card import model_card
 from cgan.models.file_facts import Facts, read_facts
 from cgan.pipeline import project
 from cgan.pipeline.project import CARD, EVALUATION, GENERATOR, GRID, SOURCE_FOLDER, STRIP, TRAINING
-from cgan.pipeline.registry.recorded_run import ProjectRun
+from cgan.pipeline.registry.runs import ProjectRun
 from cgan.pipeline.tracking import store
 from cgan.pipeline.tracking.logged_model import model_note, save_mlflow_model
 from cgan.pipeline.tracking.run import TrackedRun, TrainingRecord, open_run, read_training

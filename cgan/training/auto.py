@@ -26,7 +26,7 @@ from cgan.models.kinds import KINDS
 from cgan.models.local_score import may_be_photographs
 from cgan.params.sections import TrainChoices, TrainParams
 
-# Shen et al., arXiv:2103.00430: one pass takes three quarters of the time of two, and as many images do.
+# Shen et al., arXiv:2103.00430: one pass takes three quarters of the time of two, and needs no more images.
 PARAMS_FOR_EASY_IMAGES = {
     "generator": "deconv",
     "auxiliary_generator": 0.0,  # weight of the class loss on fakes
@@ -71,8 +71,8 @@ RESIZED_AT_ONCE = 100  # images
 class Choice:
     """The params of a training with a value for each `auto`.
 
-    `explanation`: these values, and what in the images decided them; "" without any `auto`. `advice`: what to
-    know or do about such images, or "". `model`: made of them, not trained; None: a GAN is trained.
+    `explanation`: these values, and what in the images decided them, and a smaller batch; "" without either.
+    `advice`: what to know or do about such images, or "". `model`: made of them; None: a GAN is trained.
     """
 
     params: TrainParams
@@ -82,9 +82,9 @@ class Choice:
 
 
 def choose(params: TrainChoices, images: Images) -> Choice:
-    """A value for each `auto`; params with a value keep it. A local score sampler is taken for photographs,
-    unless the params say which generator, or how long to train. Raises DataError where params ask for a kind
-    that is not trained and a class has no images."""
+    """A value for each `auto`; others stay, but for a batch larger than the data and what the demo lacks. A
+    local score sampler is taken for photographs, unless the params say which generator, or how long to train.
+    Raises DataError where params ask for a kind that is not trained and a class has no images."""
     if params.generator != "auto":
         if KINDS[params.generator].is_trained:
             return choose_gan(params, images)
@@ -154,7 +154,7 @@ def choose_untrained(kind: str, params: TrainChoices, images: Images) -> Choice:
     advice = ""
     if model.kind.holds_training_images:
         gan = setting("train.generator", "upsample")
-        advice = f"{model.kind.caution} Where nobody may, {gan} trains a GAN."
+        advice = f"{model.kind.caution} If they must stay private, {gan} trains a GAN."
     return Choice(resolved, ", ".join(reasons), advice, model)
 
 

@@ -25,7 +25,7 @@ from cgan.params.sections import TrainParams
 # seeds share one before the millionth.
 LATENT_SEED_STRIDE, ORDER_SEED_STRIDE = 1_000_003, 1_000_033
 FINAL_LR_FRACTION = 0.02  # of `train.lr`, at the last step
-CHUNK_STEPS = 50  # for which latents are drawn at once; with another number they are others
+CHUNK_STEPS = 50  # for which latents are drawn at once; changing it changes the latents
 
 
 class Batch(NamedTuple):

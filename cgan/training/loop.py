@@ -107,7 +107,7 @@ def train(
     a checkpoint is saved, and the result is what was trained so far.
 
     Raises ParamsError when params and data don't fit, and Divergence when a loss is not a finite number or a
-    class collapses; then nothing of that interval is saved.
+    class collapses; then no checkpoint of that interval is saved.
     """
     hardware = choose_hardware(params.device, params.precision)
     log.info(

@@ -43,7 +43,7 @@ ANSWERS = {
     CANNOT_TELL: "These images cannot tell whether the drawings help",
 }
 TOLERANCE = 0.01  # a difference of accuracies that does not matter
-MAX_PRETRAINED_IMAGES = 20_000  # that the pretrained network looks at: 60 a second
+MAX_PRETRAINED_IMAGES = 20_000  # to train on, for a pretrained network looks at 60 a second
 PRETRAINED_MARGIN = 0.02  # of accuracy, by which the pretrained network is worth a word
 TIMES_GUESSING = 2  # a classifier that is right less often hardly recognises the classes
 MIN_SEEDS = 2  # their spread is part of the interval

@@ -56,7 +56,7 @@ def test_a_question_without_sense_or_bound_is_a_client_error(
 
 def test_a_model_carries_the_code_that_it_draws_with() -> None:
     # The registry is for names of versions, not for a model's file.
-    seen = closure("cgan.drawing.mlflow_model", {"cgan.pipeline.registry.recorded_run"})
+    seen = closure("cgan.drawing.mlflow_model", {"cgan.pipeline.registry.runs"})
     files = {str(source_of(name)).removeprefix("cgan/") for name in seen}
     carried = {path for name in DRAWING_CODE for path in PACKAGE.glob(name)}
     assert files < {str(path.relative_to(PACKAGE)) for path in carried}

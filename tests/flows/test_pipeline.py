@@ -21,7 +21,7 @@ from prefect.client.schemas.objects import FlowRun
 from cgan.base.errors import CganError
 from cgan.base.files import write_bytes
 from flows import pipeline as flow
-from flows.children import in_session
+from flows.children import run_child
 from flows.pipeline import pipeline
 
 STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
@@ -91,7 +91,7 @@ def children(prefect: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_PORT", "5300")
     stand_in = Children()
-    monkeypatch.setattr(flow, "in_session", stand_in.start)
+    monkeypatch.setattr(flow, "run_child", stand_in.start)
     monkeypatch.setattr(flow, "stale_stages", lambda: {*stand_in.stale})
     monkeypatch.setattr(flow, "has_remote", Path("remote").exists)
     monkeypatch.setattr(flow, "push", flow.push.with_options(retries=0))
@@ -196,9 +196,9 @@ def test_a_failure_says_its_last_error_or_its_last_lines(tmp_path: Path) -> None
     ):
         Path(tmp_path, "failing.py").write_text(f"print(*{output}, sep='\\n'); raise SystemExit(7)")
         with pytest.raises(CganError) as caught:
-            in_session("failing", on_line=lambda _: None, folder=tmp_path)
+            run_child("failing", on_line=lambda _: None, folder=tmp_path)
         assert str(caught.value) == message
-    in_session("failing", on_line=lambda _: None, folder=tmp_path, exit_codes=(0, 7))
+    run_child("failing", on_line=lambda _: None, folder=tmp_path, exit_codes=(0, 7))
 
 
 @pytest.mark.parametrize("deaf", ["", "1"])
@@ -216,7 +216,7 @@ def test_what_ends_a_run_ends_all_that_it_started(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        in_session("dvc", "repro", "--single-item", "params", on_line=cancel_at_step_2)
+        run_child("dvc", "repro", "--single-item", "params", on_line=cancel_at_step_2)
     child = re.search(r"process (\d+)", "\n".join(lines))
     assert child
     with contextlib.suppress(psutil.NoSuchProcess):

@@ -78,7 +78,9 @@ def test_of_an_equal_generator_every_difference_is_nothing(copied: Project) -> N
     assert all((check["value"], check["interval"]) == (0, (0, 0)) for check in beside)
 
 
-def test_a_good_generator_waits_or_is_champion_until_rolled_back(copied: Project) -> None:
+def test_a_good_generator_waits_or_is_champion_until_rolled_back(
+    copied: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fit_again("second", GOOD)
     write_params(copied.folder, gate={"promote": False, "against_champion": "not_worse"})
     report, _ = gated()
@@ -86,6 +88,16 @@ def test_a_good_generator_waits_or_is_champion_until_rolled_back(copied: Project
     assert aliases() == {"champion": 1, "challenger": 2}
     write_params(copied.folder, gate={"promote": True})
     client = copied.client()
+
+    def judge_meanwhile(*about: Any) -> judging.Judgement:  # somebody takes the champion away
+        client.delete_registered_model_alias("cgan", "champion")
+        return judge(*about)
+
+    judge = judging.judge
+    with monkeypatch.context() as patch, pytest.raises(ModelError, match="became champion meanw"):
+        patch.setattr(judging, "judge", judge_meanwhile)
+        gated()
+    client.set_registered_model_alias("cgan", "champion", "1")
     report, _ = gated()
     assert report["verdict"] == "promoted", report["reasons"]
     assert aliases() == {"champion": 2} and report["champion"]["version"] == 1

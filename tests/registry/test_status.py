@@ -13,7 +13,7 @@ from rich.console import Console
 from cgan.base.errors import CganError
 from cgan.base.files import read_json
 from cgan.pipeline.project import EVALUATION, TRAINING
-from cgan.pipeline.registry.status import print_status, summary
+from cgan.pipeline.registry.status import print_status, report_lines
 from cgan.quality.evaluation import Evaluation
 
 EVIL = "\x1b[2J\x1b]0;owned\x07[red]deconv[/red]"
@@ -35,7 +35,7 @@ def test_an_empty_clone_says_what_to_do_and_makes_nothing(root: Path) -> None:
     text = screen(root)
     assert "Data not fetched yet: `make repro`" in text and "Champion none yet" in text
     with pytest.raises(CganError, match=r"Run the pipeline first.*`cgan status`"):
-        list(summary())
+        list(report_lines())
     assert sorted(root.rglob("*")) == before
     # One that makes runs in checkouts has their results in its cache alone.
     (root / ".cgan").mkdir(exist_ok=True)
@@ -75,7 +75,7 @@ def test_champion_verdict_and_last_training_stand_on_the_screen(copied: Project)
 
 @pytest.mark.usefixtures("copied")
 def test_report_shows_the_quality_and_where_to_look_next() -> None:
-    shown = "\n".join(summary())
+    shown = "\n".join(report_lines())
     report = Evaluation.read(EVALUATION).report(read_json(TRAINING)["training_s"])
     assert shown.startswith(report.as_text())
     assert f"  cgan draw '{', '.join(NAMES)}' --seed" in shown

@@ -14,8 +14,8 @@ from cgan.base.errors import CganError, ModelError
 from cgan.base.report import Number
 from cgan.cli import app
 from cgan.pipeline.project import EVALUATION, GENERATOR, TRAINING
-from cgan.pipeline.registry.recorded_run import RecordedRun, find
-from cgan.pipeline.registry.status import summary
+from cgan.pipeline.registry.runs import RecordedRun, find
+from cgan.pipeline.registry.status import report_lines
 from cgan.quality.comparison import Change, Comparison, compare
 from cgan.quality.evaluate import METRICS
 from cgan.quality.evaluation import Evaluation, Score
@@ -100,7 +100,7 @@ def test_the_command_shows_both_and_no_name_commands_the_terminal(copied: Projec
 def test_an_evaluation_of_the_generator_before_is_not_shown(copied: Project) -> None:
     evaluation = Evaluation.read(EVALUATION)
     replace(evaluation, context={**evaluation.context, "generator_digest": "0"}).write(EVALUATION)
-    for ask in (lambda: find(".").evaluation, lambda: list(summary())):
+    for ask in (lambda: find(".").evaluation, lambda: list(report_lines())):
         with pytest.raises(CganError, match=r"evaluation\.json: .* another generator.*`dvc repro`"):
             ask()
     GENERATOR.unlink()  # as where reports were pulled alone

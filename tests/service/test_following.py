@@ -17,7 +17,7 @@ from cgan.models.file_facts import read_facts
 from cgan.models.model_file import load_generator
 from cgan.models.sampling import encode_png
 from cgan.pipeline.registry.client import Registry, open_registry
-from cgan.pipeline.registry.recorded_run import known_evaluation
+from cgan.pipeline.registry.runs import known_evaluation
 from cgan.service.provider import GeneratorProvider
 
 

@@ -25,7 +25,7 @@ CHANGES_NO_RESULT = {
     *(f"cgan.pipeline.tracking.{name}" for name in ("live", "run", "store", "logged_model")),
     *("cgan.stages.origin", "cgan.drawing.mlflow_model"),
     # Where MLflow keeps a generator: a stage loads a file. How long it will take.
-    *("cgan.pipeline.registry.recorded_run", "cgan.pipeline.progress"),
+    *("cgan.pipeline.registry.runs", "cgan.pipeline.progress"),
     # Starts the stage; holds the paths, which dvc.yaml holds too.
     *("cgan.stages.runner", "cgan.pipeline.project"),
     # Words for the user, how a notebook shows an object, and how bytes get to the disk, not which.

@@ -45,7 +45,7 @@ class Finding(NamedTuple):
 
 
 def largest_shift(found: DrawingMeasurements | DataComparison, limit: float) -> Finding | None:
-    """Of a class."""
+    """The class that is furthest off."""
     if not found.shifts:
         return None
     names = found.class_names
@@ -70,7 +70,7 @@ def most_copies(drawings: DrawingMeasurements, limit: float) -> Finding:
 def _largest_excess(
     found: DrawingMeasurements | DataComparison, measured: Iterable[Excess], limit: float
 ) -> Finding:
-    """Of all classes together and of each."""
+    """The largest excess, of all classes together or of one."""
     parts = []
     for excess in measured:
         whose = "all classes"
@@ -159,7 +159,7 @@ def excess_distance(drawings: DrawingMeasurements, _: float) -> Finding | None:
 
 
 def change(
-    key: str, tolerated: float, drawings: DrawingMeasurements, against: str | None
+    key: str, tolerated: float, drawings: DrawingMeasurements, limit: str | None
 ) -> Finding | None:
     """The change of a metric from the champion's value. It may not be clearly worse, by more than
     `tolerated`; "better" asks for a better one. The interval is at 95 % for both metrics (Bonferroni)."""
@@ -183,7 +183,7 @@ def change(
     return Finding(
         difference.value,
         (low, high),
-        is_better if against == "better" else not is_worse,
+        is_better if limit == "better" else not is_worse,
         f"{now}, {verdict} the champion's {before}",
         f"difference {by}; between {least} and {most} (95 % for both metrics)",
         kind,
@@ -246,7 +246,7 @@ class Check(Number):
     why: str = ""
 
     def in_words(self) -> str:
-        """`Fréchet distance above that of real images: 1.02 (0.81 to 1.23), expected ≤ 0.6`."""
+        """`Fréchet distance, less real images': 1.02 (0.810 to 1.23), expected ≤ 0.600`."""
         return f"{self.what}: {self.why or f'{self.with_interval}, expected {self.expected}'}"
 
     @property

@@ -107,7 +107,7 @@ class Registry:
         return None if number is None else self.version(number)
 
     def newest_run(self, experiment: str, wanted: str) -> Run | None:
-        """Of an experiment, by MLflow's filter."""
+        """The newest run of an experiment that MLflow's filter finds."""
         found = self.client.get_experiment_by_name(experiment)
         places = [found.experiment_id] if found else []
         return next(iter(self.client.search_runs(places, wanted, max_results=1)), None)

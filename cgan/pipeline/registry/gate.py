@@ -53,7 +53,7 @@ def judge_and_promote(params: Params, say: Callable[[str], None]) -> Report:
         version = registry.find_version(run.info.run_id, digest)
         if version and (reason := _why_unchanged(version, champion)):
             report = Report(question="Gate", verdict="unchanged", sentence="", reasons=[reason])
-            report = _written(report, version, champion)
+            report = _write_report(report, version, champion)
         else:
             # Two seconds of imports, for which a night with nothing new does not wait.
             from cgan.pipeline.registry.judging import judge
@@ -62,11 +62,13 @@ def judge_and_promote(params: Params, say: Callable[[str], None]) -> Report:
             judgement = judge(registry, champion, params, say)
             version = registry.register(run, digest)
             keep_data(registry, version, judgement.inputs, judgement.models)
-            report = _written(judgement.report, version, champion)
+            report = _write_report(judgement.report, version, champion)
             _record(registry, version, report)
             if report.verdict == "passed" and params.gate.promote:
+                if registry.champion() != champion:
+                    raise ModelError("another became champion meanwhile: run `cgan gate` again.")
                 registry.promote(version.number, why=f"passed the gate: {report.reasons[0]}")
-                report = _written(replace(report, verdict="promoted"), version, champion)
+                report = _write_report(replace(report, verdict="promoted"), version, champion)
     say(report.as_text())
     return report
 
@@ -94,7 +96,7 @@ def _why_unchanged(version: Version, champion: Version | None) -> str:
     return ""
 
 
-def _written(report: Report, version: Version, champion: Version | None) -> Report:
+def _write_report(report: Report, version: Version, champion: Version | None) -> Report:
     """The report with its sentence and both versions, in reports/gate.json and gate.md."""
     words = f"{SENTENCES[report.verdict]}: {report.reasons[0].rstrip('.')}."
     facts = {

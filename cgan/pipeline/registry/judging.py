@@ -26,7 +26,7 @@ from cgan.pipeline.registry.checks import (
 )
 from cgan.pipeline.registry.client import Registry, Version
 from cgan.pipeline.registry.measurements import DataComparison, DrawingMeasurements, KeptData
-from cgan.pipeline.registry.recorded_run import RecordedRun
+from cgan.pipeline.registry.runs import RecordedRun
 from cgan.quality.conditions import Conditions, labels_to_draw
 from cgan.quality.evaluate import measure
 from cgan.quality.outliers import OutlierModels
@@ -83,10 +83,10 @@ def judge(
         once = params.evaluate.model_copy(update={"gan_train_kimg": 0.0})
         conditions = Conditions.prepare(*real, once, generators)
         drawn = [each.draw(conditions.drawn_labels, once.seed) for each in generators]
-        before = measure(conditions, drawn[1]) if champion else None
+        of_champion = measure(conditions, drawn[1]) if champion else None
         accuracy = params.gate.min_judge_accuracy
         drawings = DrawingMeasurements.measure(
-            drawn[0], conditions, outlier_models, before, accuracy
+            drawn[0], conditions, outlier_models, of_champion, accuracy
         )
     for group in (LIMITS_GROUP, CHAMPION_GROUP):
         checks += check_group(group, drawings, params.gate)
@@ -100,14 +100,14 @@ def _champion_model(
     uri = f"models:/{registry.model}/{champion.number}"
     with RecordedRun(champion.run_id, uri).generator_file() as path:
         model, facts = load_generator(path)
-    trained, before = (
+    trained, of_champion = (
         (each.classes, *each.shape, about.get("class_names"))
         for each, about in ((inputs.model, inputs.facts), (model, facts))
     )
-    if trained != before:
+    if trained != of_champion:
         raise ModelError(
             f"the champion of `{registry.model}`, version {champion.number}, draws something else (classes, "
-            f"channels, height, width, names): expected {trained}, found {before}. Set `gate.model` in "
+            f"channels, height, width, names): expected {trained}, found {of_champion}. Set `gate.model` in "
             "params.yaml to another name."
         )
     return model.to(inputs.model.device), facts

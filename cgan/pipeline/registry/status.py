@@ -19,7 +19,7 @@ from cgan.base.text import printable
 from cgan.pipeline import project
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.registry.client import SUMMARY, open_registry
-from cgan.pipeline.registry.recorded_run import ProjectRun
+from cgan.pipeline.registry.runs import ProjectRun
 from cgan.pipeline.tracking import store
 
 IS_TRAINING = f"tags.`{store.SOURCE_TAG}` = 'cgan.stages.train'"
@@ -89,7 +89,7 @@ def _quality(run: Any) -> str:
     return str(run.data.tags.get(store.QUALITY_TAG) or "not evaluated yet: `dvc repro` does it")
 
 
-def summary() -> Iterator[str]:
+def report_lines() -> Iterator[str]:
     """Lines. Raises CganError while the pipeline has not run."""
     if not (project.EVALUATION.is_file() and project.GENERATOR.is_file()):
         raise CganError(

@@ -1,4 +1,4 @@
-"""A training in MLflow while it goes on: its metrics, sent by a thread that ends with the first failure.
+"""A training in MLflow while it goes on: its metrics, sent by a thread; after the first failure, no more.
 
 MLflow's own asynchronous logging waits for all that is queued when the process ends, also of a silent server.
 """

@@ -1,7 +1,7 @@
 """The MLflow run of a training: found by its key or made, and completed.
 
 What the run has is asked for first, so that nothing is in it twice, whatever was killed at whatever moment:
-the steps of a metric, the model. A file takes the place of itself.
+the steps of a metric, the model. A file overwrites its earlier copy.
 """
 
 from __future__ import annotations

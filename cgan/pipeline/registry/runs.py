@@ -58,7 +58,7 @@ class RecordedRun:
 
     @property
     def training(self) -> TrainingRecord:
-        """As of a project."""
+        """`run_name` and `params`, flat and as text."""
         with open_registry() as registry:
             run = registry.client.get_run(self.run_id)
         return {"run_name": str(run.info.run_name), "params": dict(run.data.params)}
