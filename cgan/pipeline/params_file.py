@@ -1,7 +1,7 @@
 """params.yaml, read into `Params`, and written: single values, and presets.
 
 `cgan.params.checks` says what is wrong with its values. YAML is read as DVC reads it: version 1.2, by
-ruamel.yaml. Who overrides a value (`dvc exp run -S`, a flow, a sweep) rewrites the file before a stage reads it.
+ruamel.yaml. Who overrides a value (`dvc exp run -S`, a flow, a sweep) rewrites it before a stage reads it.
 """
 
 import io

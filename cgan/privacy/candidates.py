@@ -27,9 +27,9 @@ class Candidates:
     - `data`: the training and the held-out images; `units`: the row of the first image of each one's unit;
     - `images`: those that are asked about, at `rows` int64 [N] of `data`; `unit_of` int64 [N]: their units,
       numbered below U;
-    - `member` bool [U]: was the unit trained on? `strata` int64 [U]: units of one class and of about one size,
-      for a split that keeps groups whole fills up its smaller part with small ones; `seed`: of the halves, and
-      of the attack.
+    - `member` bool [U]: was the unit trained on? `strata` int64 [U]: units of a class and of about one size,
+      for a split that keeps groups whole fills its smaller part up with small ones; `seed`: of halves and
+      attack.
     """
 
     data: Images

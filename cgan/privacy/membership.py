@@ -31,8 +31,8 @@ class Attack:
     """The findings of an attack. `auc`: how often a member scores higher than a non-member, with its 95 %
     interval. `true_positive_rate`: the share of members found at `false_positive_rate`, at most
     FALSE_POSITIVE_RATE or, of fewer than 99 non-members, what the highest score of these gives; `chance`: the
-    share that scores which tell nothing find at most in 19 of 20 cases. `p_value`: of the test that the scores
-    tell nothing. `epsilon`: see `least_epsilon`."""
+    share that scores which tell nothing find at most in 19 of 20 cases. `p_value`: of the test that they tell
+    nothing. `epsilon`: see `least_epsilon`."""
 
     auc: float
     interval: Interval
