@@ -1,14 +1,14 @@
 """The `cgan` command. Heavy imports stay inside the commands that need them: `cgan --help` is instant."""
 
 import re
-import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cgan import __version__
+from cgan.base.commands import run_app
 from cgan.base.errors import CganError
 from cgan.pipeline import commands as project_commands
 from cgan.pipeline.commands import PRODUCTION_PANEL, announce
@@ -17,11 +17,6 @@ from cgan.pipeline.project import GENERATOR
 
 DRAW_PANEL = "Draw: cgan draw 2024 --seed 7"  # of `cgan --help`
 GRID_ROWS = 10  # of `cgan draw --grid`
-EXTRA_OF = {
-    "fastapi": "serve",
-    "uvicorn": "serve",
-    "optuna": "sweep",
-}  # packages of other extras than `pipeline`
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -161,21 +156,7 @@ app.add_typer(evidence.app)
 app.add_typer(project_commands.registry_app, name="registry", rich_help_panel=PRODUCTION_PANEL)
 
 
-def main(command: Callable[[], object] = app) -> None:
-    """Entry point: an error that the user can mend is one message and exit code 1, without a traceback."""
-    try:
-        command()
-        return
-    except ModuleNotFoundError as error:
-        if (error.name or "cgan").startswith("cgan"):
-            raise
-        extra = EXTRA_OF.get(error.name or "", "pipeline")
-        message = f"there is no package {error.name} here: `pip install 'cgan[{extra}]'` brings it."
-    except (CganError, OSError, MemoryError) as error:
-        message = str(error) or type(error).__name__
-    sys.stderr.write(f"Error: {message}\n")
-    sys.exit(1)
-
+main = partial(run_app, app)
 
 if __name__ == "__main__":
     main()

@@ -15,10 +15,9 @@ import psutil
 import typer
 
 from cgan.base import git
-from cgan.base.commands import output_of
+from cgan.base.commands import output_of, run_app
 from cgan.base.errors import CganError
 from cgan.base.hosts import LOOPBACK, require_free
-from cgan.cli import main
 from cgan.pipeline.project import PRODUCTION, require_project
 from cgan.pipeline.tracking.store import is_server, store_uri
 from flows.checkout import PROJECT_VARIABLE
@@ -146,4 +145,4 @@ def _answers(port: int) -> bool:
 
 
 if __name__ == "__main__":
-    main(app)
+    run_app(app)

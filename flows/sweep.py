@@ -11,10 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from cgan.base import git
+from cgan.base.commands import run_app
 from cgan.base.errors import CganError
 from cgan.base.files import fingerprint
 from cgan.base.text import listed
-from cgan.cli import main
 from cgan.params.checks import check_params
 from cgan.params.sections import Params, flatten
 from cgan.pipeline.params_file import load_params, parse_yaml, set_params
@@ -186,4 +186,4 @@ def sweep(
 
 
 if __name__ == "__main__":
-    main(app)
+    run_app(app)

@@ -37,8 +37,8 @@ def test_no_module_is_longer_than_a_reader_s_patience() -> None:
 # Lines of Python that each room may have. A feature pays for its lines with a deletion; where it cannot,
 # raise the ceiling in a commit that says what that pays for.
 CEILINGS = {
-    "cgan": 239,
-    "cgan/base": 652,
+    "cgan": 220,
+    "cgan/base": 672,
     "cgan/data": 1_784,
     "cgan/drawing": 739,
     "cgan/models": 1_326,
@@ -51,7 +51,7 @@ CEILINGS = {
     "cgan/stages": 846,
     "cgan/training": 1_594,
     "cgan/utility": 822,
-    "flows": 752,
+    "flows": 751,
     "tests": 12_443,
 }
 PAGE_LINES = 1_332  # of JavaScript, CSS and HTML

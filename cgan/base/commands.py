@@ -1,11 +1,15 @@
-"""Runs a command that takes a moment, for what it prints. Of those that take minutes, `flows.children` shows
-the lines as they come."""
+"""Our own command lines, and commands that take a moment, for what they print. Of those that take minutes,
+`flows.children` shows the lines as they come."""
 
 import subprocess
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cgan.base.errors import CganError
+
+# The extras that bring packages, where it is not `pipeline`.
+EXTRA_OF = {"fastapi": "serve", "uvicorn": "serve", "optuna": "sweep"}
 
 
 class CommandError(CganError):
@@ -24,3 +28,19 @@ def output_of(
         words = (done.stderr or done.stdout).decode(errors="replace")
         raise CommandError(words.strip()[-1000:] or f"{command[0]}: exit code {done.returncode}")
     return done.stdout
+
+
+def run_app(app: Callable[[], object]) -> None:
+    """Run a command line: an error that the user can mend is one message and exit code 1, no traceback."""
+    try:
+        app()
+        return
+    except ModuleNotFoundError as error:
+        if (error.name or "cgan").startswith("cgan"):
+            raise
+        extra = EXTRA_OF.get(error.name or "", "pipeline")
+        message = f"there is no package {error.name} here: `pip install 'cgan[{extra}]'` brings it."
+    except (CganError, OSError, MemoryError) as error:
+        message = str(error) or type(error).__name__
+    sys.stderr.write(f"Error: {message}\n")
+    sys.exit(1)

@@ -68,11 +68,11 @@ def test_spoilt_digits_are_blocked_for_what_is_wrong_with_them() -> None:
     wrong = {"relative_accuracy", "outliers"}
     for drawn, names, words in (
         (good, set(), "no limit is clearly exceeded"),
-        (good[torch.randperm(1500)], {*wrong, "drawn_shift"}, "accuracy, as a part of"),
+        (good[torch.randperm(1500)], {*wrong, "drawn_shift"}, "accuracy, as part of"),
         (noisy, {*wrong, "fid_over_floor", "drawn_shift"}, "of class 3 the judge sees"),
         (training.tensors.pixels, {"copies_over_floor"}, "near copies"),
         (patched, {"drawn_shift", "outliers"}, "class 5 differs in brightness of a part"),
-        (repeated, {"worst_class_diversity"}, "diversity, as a part of real"),
+        (repeated, {"worst_class_diversity"}, "diversity, 1 as real"),
     ):
         checks = checked(DrawingMeasurements.measure(drawn, conditions, models))
         missed = {check.name for check in checks if not check.passed}

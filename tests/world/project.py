@@ -23,8 +23,8 @@ import torch
 import typer
 from safetensors.numpy import load_file
 
+from cgan.base.commands import run_app
 from cgan.base.files import sha256_of, write_json
-from cgan.cli import main
 from cgan.data.images import Images, load_images
 from cgan.models.model_file import load_tensors, save_generator
 from cgan.models.networks import Architecture, GeneratorNetwork, build_generator
@@ -264,5 +264,5 @@ def of_store(pattern: str) -> Path:
 def exit_code(app: typer.Typer, *arguments: str) -> object:
     """The exit code of a command of ours, run in this process."""
     with pytest.raises(SystemExit) as ended:
-        main(partial(app, arguments))
+        run_app(partial(app, arguments))
     return ended.value.code

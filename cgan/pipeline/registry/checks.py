@@ -219,7 +219,7 @@ LIMIT_ROWS = (
     Row("drawn_shift", "max_drawn_shift", "deviations by which a class's drawings differ", largest_shift),
     Row("relative_accuracy", "min_relative_accuracy", "accuracy, as part of real images'", relative_accuracy),
     Row("copies_over_floor", "max_copies_over_floor", "near copies, beyond real images'", most_copies),
-    Row("worst_class_diversity", "min_worst_class_diversity", "diversity, of real images 1", worst_diversity),
+    Row("worst_class_diversity", "min_worst_class_diversity", "diversity, 1 as real images", worst_diversity),
     Row("fid_over_floor", "max_fid_over_floor", "Fréchet distance, less real images'", excess_distance),
 )
 CHAMPION_ROWS = (
