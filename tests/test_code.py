@@ -52,7 +52,7 @@ CEILINGS = {
     "cgan/training": 1_594,
     "cgan/utility": 822,
     "flows": 751,
-    "tests": 12_443,
+    "tests": 12_465,
 }
 PAGE_LINES = 1_332  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/

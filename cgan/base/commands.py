@@ -8,8 +8,8 @@ from pathlib import Path
 
 from cgan.base.errors import CganError
 
-# The extras that bring packages, where it is not `pipeline`.
-EXTRA_OF = {"fastapi": "serve", "uvicorn": "serve", "optuna": "sweep"}
+SERVERS = ("anyio", "fastapi", "prometheus_client", "uvicorn")
+EXTRA_OF = {**dict.fromkeys(SERVERS, "serve"), "optuna": "sweep"}  # of packages; else `pipeline`
 
 
 class CommandError(CganError):
