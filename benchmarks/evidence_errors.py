@@ -26,7 +26,7 @@ from cgan.base.report import CANNOT_TELL
 from cgan.data.splitting import units_of
 from cgan.models.hardware import choose_hardware, deterministic
 from cgan.params.presets import preset_params
-from cgan.params.sections import JudgeParams, TrainChoices
+from cgan.params.sections import AutoTrainParams, JudgeParams
 from cgan.training.auto import resolve
 from cgan.utility.effect import DRAWN, Difference, Outcome, effect
 from cgan.utility.evidence import HARM, HELP, NO_DIFFERENCE, TOLERANCE, verdict_on
@@ -141,7 +141,7 @@ def of_digits(repetition: int, folder: Path) -> tuple[Difference, float]:
     seed = 100 * repetition
     recipe = JudgeParams(seed=seed, total_kimg=JUDGE_KIMG)
     changes = {"total_kimg": GENERATOR_KIMG, "seed": seed}
-    training = resolve(TrainChoices.model_validate(preset_params("fast") | changes))
+    training = resolve(AutoTrainParams.model_validate(preset_params("fast") | changes))
     hardware = choose_hardware("auto", "auto")
     fold_of = assign_folds(data.labels, units_of(data), CROSS_FOLDS, seed, data.class_names)
     rounds = rounds_by_fold(data, fold_of, training, None, seed, recipe, folder, hardware)

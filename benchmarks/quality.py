@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 import cgan
-from cgan.base.report import Cell, Kind, Report, Table, in_words
+from cgan.base.report import Cell, Kind, Report, Table, as_text
 from cgan.data.images import Images
 from cgan.models.hardware import choose_hardware
 from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.quality.conditions import Conditions
 from cgan.quality.evaluate import METRICS, measure
 from cgan.quality.evaluation import Evaluation
-from cgan.quality.judge import Judge, accuracy, train_judge
+from cgan.quality.judge import Judge, judge_accuracy, train_judge
 from cgan.training.fit import Run
 
 from .common import Scale, digits, divided, report, sample
@@ -66,9 +66,9 @@ def of_small_sets(scale: Scale) -> Report:
         chosen = [np.flatnonzero(train.labels == label)[:count] for label in range(train.classes)]
         some = train.at(np.concatenate(chosen))
         found = evaluated(trained(some, scale), judge, train, held_out, scale, some)
-        pupil = accuracy(judge_of(some, scale), held_out).value
+        pupil = judge_accuracy(judge_of(some, scale), held_out).value
         figures[str(len(some))] = found.values() | {"on_images": pupil}
-        rows.append([len(some), *map(found.score, OF_SMALL), in_words(pupil)])
+        rows.append([len(some), *map(found.score, OF_SMALL), as_text(pupil)])
     rows.append(["real images", *of_real(found, OF_SMALL), ""])
     names = [METRICS[key].name for key in OF_SMALL]
     return report(
@@ -84,13 +84,13 @@ def spread(values: Sequence[float | None], kind: Kind) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return ""
-    text = in_words(statistics.fmean(known), kind)
-    return f"{text} ± {in_words(statistics.stdev(known), kind)}" if len(known) > 1 else text
+    text = as_text(statistics.fmean(known), kind)
+    return f"{text} ± {as_text(statistics.stdev(known), kind)}" if len(known) > 1 else text
 
 
 def of_real(found: Evaluation, keys: Iterable[str]) -> list[str]:
     """What real images get in the drawings' place."""
-    return [in_words(score.real, score.kind) for score in map(found.score, keys)]
+    return [as_text(score.real, score.kind) for score in map(found.score, keys)]
 
 
 def judge_of(images: Images, scale: Scale) -> Judge:

@@ -21,7 +21,7 @@ import cgan
 from cgan.base.progress import silent
 from cgan.data.images import Images, joined
 from cgan.drawing.generator import Generator
-from cgan.params.sections import JudgeParams, TrainChoices
+from cgan.params.sections import AutoTrainParams, JudgeParams
 from cgan.privacy.membership import Attack
 
 from .common import sample_digits
@@ -59,7 +59,7 @@ def attack(
         train,
         held_out,
         drawn or generator,
-        training=TrainChoices(**generator.facts["params"]),
+        training=AutoTrainParams(**generator.facts["params"]),
         seeds=2,
         recipe=SHORT,
         folder=folder,

@@ -11,7 +11,7 @@ import torch
 from cgan.base.report import Report, Table
 from cgan.data.images import Images
 from cgan.params.presets import preset_params
-from cgan.params.sections import TrainChoices, TrainParams
+from cgan.params.sections import AutoTrainParams, TrainParams
 from cgan.training import loop
 from cgan.training.auto import choose
 
@@ -33,7 +33,7 @@ def contenders(data: Images, device: str) -> dict[str, TrainParams]:
             own[f"{name}, batch {batch}"] = own[name] | {"batch_size": batch}
     endless = {"total_kimg": ENDLESS, "device": device}
     return {
-        name: choose(TrainChoices.model_validate(values | endless), data).params
+        name: choose(AutoTrainParams.model_validate(values | endless), data).params
         for name, values in own.items()
     }
 

@@ -1,1 +1,1 @@
-"""Prefect: when the stages run. DVC decides which of them are stale."""
+"""Scheduled runs with Prefect, the servers of `make up`, and searches with Optuna."""

@@ -35,8 +35,8 @@ def become_engine(commit: str) -> NoReturn:
     project = Path(os.environ.get(PROJECT_VARIABLE) or Path(__file__).parents[1]).resolve()
     with checkout(project, commit) as folder:
         os.chdir(folder)
-        known = {**os.environ, **environment(project, folder)}
-        os.execve(sys.executable, [sys.executable, "-m", "prefect.engine"], known)  # nosec B606
+        env = {**os.environ, **environment(project, folder)}
+        os.execve(sys.executable, [sys.executable, "-m", "prefect.engine"], env)  # nosec B606
 
 
 @contextlib.contextmanager

@@ -66,12 +66,12 @@ def run_child(
     """
     # So that `python` in a stage's command is this one.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    known = {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"}
+    env = {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"}
     last_lines = deque[str](maxlen=KEPT_LINES)
     with subprocess.Popen(
         [sys.executable, "-m", *module],
         cwd=folder,
-        env={**known, **(variables or {})},
+        env={**env, **(variables or {})},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

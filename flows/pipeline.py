@@ -23,7 +23,7 @@ from prefect import State, flow, get_run_logger, runtime, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
-from prefect.exceptions import ObjectAlreadyExists, PrefectHTTPStatusError
+from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Failed
 
 from cgan.base.errors import CganError
@@ -62,31 +62,31 @@ def run_module(*module: str, exit_codes: Sequence[int] = (0,)) -> State[Any]:
 
 
 def log_line(line: str) -> None:
-    """Into the run's log."""
     get_run_logger().info("%s", line)
 
 
-NAMES = (
+STAGE_NAMES = (
     *("params", "download", "validate", "preprocess", "train_judge", "train"),
     *("evaluate", "render", "page", "record"),
 )
-STAGES = [task(name=name)(repro) for name in NAMES]
+STAGES = [task(name=name)(repro) for name in STAGE_NAMES]
 
 
 def unchanged_stages() -> list[str]:
     """The stages before the first stale one."""
     stale = stale_stages()
-    return [*itertools.takewhile(lambda name: name not in stale, NAMES)]
+    return [*itertools.takewhile(lambda name: name not in stale, STAGE_NAMES)]
 
 
 @task(name="gate")
 def run_gate() -> State[Any]:
     """One at a time on all machines of a Prefect server: locks of files hold on one machine."""
-    # Another gate may make it just now; a server may refuse, and then two gates may judge at once.
-    refused = contextlib.suppress(ObjectAlreadyExists, PrefectHTTPStatusError)
-    with refused, get_client(sync_client=True) as client:
-        client.upsert_global_concurrency_limit_by_name(GATE_LIMIT, 1)
-    with concurrency(GATE_LIMIT, raise_on_lease_renewal_failure=False):
+    turn: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if PREFECT_API_URL.value():  # a temporary server has this flow alone
+        with get_client(sync_client=True) as client:
+            client.upsert_global_concurrency_limit_by_name(GATE_LIMIT, 1)
+        turn = concurrency(GATE_LIMIT, raise_on_lease_renewal_failure=False)
+    with turn:
         state = run_module("cgan.cli", "gate", exit_codes=(0, project.BLOCKED_EXIT_CODE))
     if state.is_failed():
         return state
@@ -129,7 +129,7 @@ def pipeline(
     """From labelled images to a judged generator. DVC runs only the stages that are stale.
 
     Args:
-        refresh: Fetch the data again. When it comes back unchanged, nothing after it runs.
+        refresh: Fetch the data again. Unchanged data make no stage stale.
         overrides: Values to write into params.yaml first, such as {"train.lr": 0.001}. A run of a deployment
             starts from the committed ones.
         gate: After all stages, judge the generator against the champion, and promote it if it passes.
@@ -147,13 +147,15 @@ def pipeline(
                 force = ["--force"] if refresh and stage.name == "download" else []
                 is_unchanged = not force and stage.name in unchanged
                 done = stage(stage.name, is_unchanged, [*force, *pull])
-                _require(done, f"Stage `{stage.name}`: ")
+                _raise_if_failed(done, f"Stage `{stage.name}`: ")
                 if force:  # DVC is asked again which stages the new data made stale
                     unchanged = unchanged_stages()
-            judged = _require(run_gate(), "Gate: ") if gate else Completed()
+            judged = _raise_if_failed(run_gate(), "Gate: ") if gate else Completed()
             message = publish_artifact(gate)
             if pull:
-                _require(push(), f"{message}\nThese results are on this machine alone. dvc push: ")
+                _raise_if_failed(
+                    push(), f"{message}\nThese results are on this machine alone. dvc push: "
+                )
             ended: State[Any] = Completed(name=judged.name, message=message)
         except CganError as error:
             ended = Failed(message=str(error))
@@ -162,14 +164,14 @@ def pipeline(
     return ended
 
 
-def _require(state: State[Any], where: str) -> State[Any]:
+def _raise_if_failed(state: State[Any], where: str) -> State[Any]:
     if state.is_failed():
         raise CganError(f"{where}{state.message}")
     return state
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line. Returns the exit code: 0, 1 after a failure, 130 after Ctrl-C, 143 after SIGTERM."""
+    """The command line. Returns the exit code: 0, 1 after a failure, 130 after Ctrl-C."""
     # Prefect handles SIGTERM and then calls this: exit in the normal way, which ends a temporary server.
     signal.signal(signal.SIGTERM, lambda kind, _: sys.exit(128 + kind))
     parser = argparse.ArgumentParser(prog="python -m flows.pipeline", description=__doc__)

@@ -127,14 +127,14 @@ def _running(root: Path) -> dict[str, psutil.Process]:
 
 def _environment(root: Path) -> dict[str, str]:
     """Variables for the programs: deploy/servers.env, the user's, addresses. What runs keeps its ports."""
-    known = {**PORTS, **read_pairs("servers.env", "="), **os.environ}
+    env = {**PORTS, **read_pairs("servers.env", "="), **os.environ}
     for process in _running(root).values():
-        known |= {name: process.environ()[name] for name in PORTS}
-    return known | {
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), known["PATH"]]),
+        env |= {name: process.environ()[name] for name in PORTS}
+    return env | {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]]),
         "PYTHONPATH": str(root),
         "PREFECT_HOME": str(root / PRODUCTION / "prefect"),
-        "PREFECT_API_URL": f"http://{LOOPBACK}:{known['PREFECT_PORT']}/api",
+        "PREFECT_API_URL": f"http://{LOOPBACK}:{env['PREFECT_PORT']}/api",
         PROJECT_VARIABLE: str(root),
     }
 

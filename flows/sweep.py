@@ -53,7 +53,7 @@ def train_trial(
 
 
 def search(base: Path, commit: str, params: Params, trials: int) -> None:
-    """Search until there are so many results, those of earlier calls included. The first is that of the
+    """Search until there are `trials` results, those of earlier calls included. The first is that of the
     present params."""
     import optuna
     from optuna.storages.journal import JournalFileBackend
@@ -99,19 +99,19 @@ def search(base: Path, commit: str, params: Params, trials: int) -> None:
     )
 
 
-def compare_seeds(base: Path, commit: str, params: Params, count: int, name: str) -> None:
-    """Train with `count` seeds by which no params were chosen, and with the `train` of another commit."""
+def compare_seeds(base: Path, commit: str, params: Params, count: int, against: str) -> None:
+    """Train the present params, and `train` of the commit `against`, with the same new seeds; compare."""
     key = params.sweep.objective
-    others = _other_params(base, params, name)
-    values: dict[str, list[float]] = {name: [], "present": []}
-    for role, changes in {name: others, "present": Values()}.items():
+    others = _other_params(base, params, against)
+    values: dict[str, list[float]] = {against: [], "present": []}
+    for role, changes in {against: others, "present": Values()}.items():
         for seed in range(params.train.seed + 1, params.train.seed + 1 + count):
             changed = changes | {"train.seed": seed}
             value = train_trial(base, commit, key, f"seeds-{role}", seed, changed)
             say(f"{role}, seed {seed}: {key} {value:.4g}")
             values[role].append(value)
-    say(f"otherwise in {name}: {_in_words(others)}")
-    say(verdict(key, name, values[name], values["present"]))
+    say(f"{against} has: {_in_words(others)}")
+    say(verdict(key, against, values[against], values["present"]))
 
 
 def verdict(key: str, name: str, others: list[float], present: list[float]) -> str:
@@ -135,7 +135,7 @@ def _study_name(base: Path, commit: str, params: Params) -> str:
 
 
 def _other_params(base: Path, params: Params, name: str) -> Values:
-    """The values of `train` that are otherwise in a commit. Raises CganError where there is none."""
+    """The values of `train` that differ in a commit. Raises CganError where there is none."""
     text = git.git("show", f"{name}:params.yaml", folder=base).decode()
     train = parse_yaml(text, f"params.yaml of {name}").get("train") or {}
     others = {

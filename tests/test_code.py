@@ -44,15 +44,15 @@ CEILINGS = {
     "cgan/models": 1_326,
     "cgan/page": 635,
     "cgan/params": 515,
-    "cgan/pipeline": 2_661,
+    "cgan/pipeline": 2_660,
     "cgan/privacy": 676,
     "cgan/quality": 2_437,
     "cgan/service": 322,
     "cgan/stages": 846,
     "cgan/training": 1_594,
     "cgan/utility": 822,
-    "flows": 751,
-    "tests": 12_465,
+    "flows": 753,
+    "tests": 12_468,
 }
 PAGE_LINES = 1_332  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/

@@ -27,7 +27,7 @@ def main() -> None:
     if not evaluation.is_about(facts):
         sys.exit(f"{EVALUATION} is of another generator than {GENERATOR}. Run `dvc repro`.")
     metrics = {
-        key: replace(score, replicates=(), real_replicates=())
+        key: replace(score, deviations=(), real_deviations=())
         for key, score in evaluation.metrics.items()
     }
     stated = Evaluation(metrics=metrics, context=evaluation.context).report().as_json()

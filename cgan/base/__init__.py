@@ -1,1 +1,1 @@
-"""Errors, files, texts and reports: the room below all others, which knows nothing of images."""
+"""What every other room uses: errors, files, texts, reports, progress, git, commands and addresses."""

@@ -31,7 +31,7 @@ class TrainingError(CganError):
 
 
 class TrackingError(CganError):
-    """The tracking store cannot be used and the params ask to fail then."""
+    """The tracking store is missing, away, or not usable."""
 
 
 class Interrupted(Exception):  # noqa: N818 - no fault: somebody asked the training to stop

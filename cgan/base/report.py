@@ -27,9 +27,9 @@ CANNOT_TELL = "cannot tell"  # the verdict where numbers are too uncertain for a
 TERMINAL_ROWS = 20  # of a table; the files have them all
 
 
-def in_words(value: float | None, kind: Kind = "share", digits: int = 1) -> str:
-    """A number for readers: nothing where there is none, a dash for what is not finite. `digits`: of a share,
-    behind the point."""
+def as_text(value: float | None, kind: Kind = "share", digits: int = 1) -> str:
+    """Format a number for readers: "" for None, a dash for what is not finite. `digits`: decimals of shares
+    and points."""
     if value is None:
         return ""
     if not math.isfinite(value):
@@ -50,18 +50,18 @@ class Number:
     interval: Interval | None = None
     real: float | None = None
     kind: Kind = "share"
-    digits: ClassVar[int] = 1  # of a share, behind the point
+    digits: ClassVar[int] = 1  # decimals of shares and points
 
     def __str__(self) -> str:
         """`98.6 %`."""
-        return in_words(self.value, self.kind, self.digits)
+        return as_text(self.value, self.kind, self.digits)
 
     @property
     def interval_in_words(self) -> str:
         """`97.9 % to 99.1 %`; nothing where it is not known."""
         if self.interval is None or self.value is None or not math.isfinite(self.value):
             return ""
-        return " to ".join(in_words(end, self.kind, self.digits) for end in self.interval)
+        return " to ".join(as_text(end, self.kind, self.digits) for end in self.interval)
 
     @property
     def with_interval(self) -> str:
@@ -72,10 +72,10 @@ class Number:
 Cell = str | int | float | Number | None
 
 
-def cell_in_words(cell: Cell) -> str:
+def cell_text(cell: Cell) -> str:
     """A cell of a table as text: counts with commas."""
     if isinstance(cell, float):
-        return in_words(cell, "number")
+        return as_text(cell, "number")
     return "" if cell is None else f"{cell:,}" if isinstance(cell, int) else str(cell)
 
 
@@ -89,9 +89,9 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     notes: Sequence[str] = ()
 
-    def in_words(self) -> list[list[str]]:
+    def as_rows(self) -> list[list[str]]:
         """The cells as text, the head first, the notes last."""
-        lines = [[cell_in_words(cell) for cell in row] for row in (self.head, *self.rows)]
+        lines = [[cell_text(cell) for cell in row] for row in (self.head, *self.rows)]
         if self.notes:
             for line, note in zip(lines, ("what it means", *self.notes), strict=True):
                 line.append(note)
@@ -100,7 +100,7 @@ class Table:
     def as_text(self) -> str:
         """The table in columns; nothing in a name commands the terminal."""
         lines = [
-            [*map(printable, row[: len(self.head)])] for row in self.in_words()[: TERMINAL_ROWS + 1]
+            [*map(printable, row[: len(self.head)])] for row in self.as_rows()[: TERMINAL_ROWS + 1]
         ]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         shown = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
@@ -110,7 +110,7 @@ class Table:
 
     def as_markdown(self) -> str:
         """Names and notes on the left, numbers on the right."""
-        head, *rows = ([in_markdown(cell) for cell in line] for line in self.in_words())
+        head, *rows = ([in_markdown(cell) for cell in line] for line in self.as_rows())
         marks = ["---", *["---:"] * (len(self.head) - 1), *["---"] * (len(head) - len(self.head))]
         return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, marks, *rows))
 
@@ -120,7 +120,7 @@ class Table:
         cells = [*self.rows]
         if self.notes:
             cells = [[*row, note] for row, note in zip(cells, self.notes, strict=True)]
-        head, *_ = ([html.escape(name) for name in line] for line in self.in_words())
+        head, *_ = ([html.escape(name) for name in line] for line in self.as_rows())
         names = "".join(f'<th scope="col">{name}</th>' for name in head)
         body = "".join(f"<tr>{''.join(_html_cells(head, row))}</tr>\n" for row in cells)
         caption = f"<caption>{html.escape(self.heading)}</caption>" if self.heading else ""
@@ -132,7 +132,7 @@ class Table:
 def _html_cells(head: Sequence[str], row: Sequence[Cell]) -> Iterator[str]:
     for number, (name, cell) in enumerate(zip(head, row, strict=True)):
         # A number and its sign stay on one line.
-        text = str(cell) if hasattr(cell, "__html__") else html.escape(cell_in_words(cell))
+        text = str(cell) if hasattr(cell, "__html__") else html.escape(cell_text(cell))
         text = text.replace(" %", "\u00a0%")
         yield f'<td data-of="{name}">{text}</td>' if number else f'<th scope="row">{text}</th>'
 
@@ -197,11 +197,11 @@ class Report:
 
 
 class Answer:
-    """An object with a report, as which terminals and notebooks show it."""
+    """Base class of results that terminals and notebooks show as their report."""
 
     def report(self) -> Report:
         """The answer, for whoever shows it."""
-        raise AssertionError("a subclass gives its report")
+        raise NotImplementedError("a subclass gives its report")
 
     def __repr__(self) -> str:
         return self.report().as_text()

@@ -24,7 +24,7 @@ def listed(names: Sequence[object], most: int = 5) -> str:
 
 
 def bullets(lines: Sequence[str], most: int = 5) -> str:
-    """The first lines, each below the one before."""
+    """The first `most` lines as a bulleted list, each after a line break."""
     return "".join(f"\n  - {line}" for line in lines[:most])
 
 
@@ -37,7 +37,7 @@ def drawable(names: Sequence[str]) -> list[str]:
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Characters that cannot be shown as escapes: a file's name or content must not command the terminal."""
+    """The text with unprintable characters escaped: no file's name or content commands the terminal."""
     return "".join(
         c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
     )

@@ -52,7 +52,7 @@ class Album:
 
 @contextlib.contextmanager
 def open_source(path: Path) -> Iterator[Path | Album]:
-    """Yield the album that `data.path` means, or the file of pixels: a CSV, which may be packed. Raises
+    """Yield the album at `path`, or the file of pixels: a CSV, which may be packed. Raises
     DataError where there is neither, for an unsafe archive, and for a listing with faults."""
     if path.is_dir():
         if album := _album_of_folders(path, _files_below(path)):

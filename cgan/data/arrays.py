@@ -14,7 +14,7 @@ MIN_SIDE, MAX_SIDE = 8, 256  # pixels
 MAX_CLASSES = 1000
 CHANNELS = (1, 3)
 # The lowest and the highest pixel of other scales, and what makes 0 to 255 of them.
-OTHER_SCALES = ((0, 1, "(pixels * 255)"), (-1, 1, "((pixels + 1) * 127.5)"), (0, 255, "pixels"))
+CONVERSIONS = ((0, 1, "(pixels * 255)"), (-1, 1, "((pixels + 1) * 127.5)"), (0, 255, "pixels"))
 NUMBERING_ADVICE = (
     "number the classes from 0, `names, labels = numpy.unique(labels, return_inverse=True)`, and give the "
     "names as `class_names`."
@@ -76,19 +76,19 @@ def as_nchw(values: Any) -> NDArray[np.uint8]:
 
 
 def _require_bytes(pixels: NDArray[Any]) -> None:
-    """Raises DataError for other values than whole numbers from 0 to 255, with what makes them of these."""
+    """Raises DataError unless they are of an integer type and within 0 to 255; the message proposes how."""
     if pixels.dtype.kind not in "biuf":
-        raise DataError(f"pixels: expected whole numbers from 0 to 255, found {pixels.dtype}.")
+        raise DataError(f"pixels: expected integers from 0 to 255, found {pixels.dtype}.")
     lowest, highest = float(pixels.min()), float(pixels.max())
     if pixels.dtype.kind in "iu" and lowest >= 0 and highest <= 255:
         return
     advice = "Scale them to 0 to 255."
-    for low, high, formula in OTHER_SCALES:
+    for low, high, formula in CONVERSIONS:
         if low <= lowest and highest <= high:
             advice = f'Make them by `{formula}.round().astype("uint8")`.'
             break
     raise DataError(
-        f"pixels: expected whole numbers from 0 to 255, found {pixels.dtype} from {lowest:g} to {highest:g}. "
+        f"pixels: expected integers from 0 to 255, found {pixels.dtype} from {lowest:g} to {highest:g}. "
         f"{advice}"
     )
 
@@ -158,7 +158,7 @@ def image_digests(pixels: NDArray[np.uint8]) -> NDArray[np.bytes_]:
     return np.fromiter(digests, "S16", len(pixels))
 
 
-def first_copies(values: NDArray[Any]) -> IntArray:
-    """The index of the first value equal to each, such as to an image's digest; int64 [N]."""
+def first_occurrences(values: NDArray[Any]) -> IntArray:
+    """For each value, such as an image's digest, the index of its first occurrence; int64 [N]."""
     _, firsts, index_of_unique = np.unique(values, return_index=True, return_inverse=True)
     return np.asarray(firsts[index_of_unique])

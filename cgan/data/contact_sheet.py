@@ -22,7 +22,7 @@ Pixels = NDArray[np.uint8]
 def contact_sheet(
     images: Pixels, labels: IntArray, class_names: Sequence[str], seed: int
 ) -> Image.Image:
-    """A row of images [N, C, H, W] for each class (the first 50), drawn by the seed."""
+    """A row of images [N, C, H, W] for each class (the first 50), picked at random by `seed`."""
     order = np.random.default_rng(seed).permutation(len(images))
     names = class_names[:MAX_SHEET_CLASSES]
     sheet = arrange_by_class(images, labels, order, len(names))

@@ -216,7 +216,7 @@ class Images:
         return replace(self, **changes)
 
     def place(self, row: int) -> str:
-        """Where to find an image, for messages: its file, its line in the CSV, or its index in the arrays."""
+        """Where to find an image, for messages: its file, or its number among the lines or the arrays."""
         if self.files:
             return self.files[row]
         return f"{'line' if self.source_sha256 else 'image'} {self.lines[row]}"

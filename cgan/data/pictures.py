@@ -16,7 +16,7 @@ from cgan.base.text import bullets, listed
 from cgan.data.album import Album, Picture, first_line
 from cgan.data.arrays import MAX_SIDE, MIN_SIDE, pixels_digest
 from cgan.data.images import SPLITS, Images
-from cgan.params.sections import ClassName, FormParams
+from cgan.params.sections import ClassName, SourceFormatParams
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 MAX_FILE_BYTES = 500_000_000
@@ -28,7 +28,7 @@ MIN_COLOUR_FRACTION = 0.1  # of the pictures: fewer in colour are probably a mis
 Size = tuple[int, int]  # width and height in pixels, as Pillow has them
 
 
-def read_album(album: Album, params: FormParams) -> Images:
+def read_album(album: Album, params: SourceFormatParams) -> Images:
     """The pictures as arrays, grey if all are grey, each fitted to `height` × `width`; without these, where
     their sizes differ or no image can have theirs, to a size that the notes give. DataError for damaged
     files, and for a name that no class can have."""
@@ -104,7 +104,7 @@ def _notes(album: Album, with_frames: list[str], in_colour: list[str]) -> list[s
     """Notes on what was left out, and on grey pictures that are read in colour for the sake of a few."""
     is_colour = len(in_colour) >= MIN_COLOUR_FRACTION * len(album.pictures)
     kinds = (
-        ("Left out", album.left_out, "no PNG, JPEG, GIF, BMP, WebP or TIFF of a class"),
+        ("Left out", album.left_out, "not a picture of a class"),
         ("Several frames", with_frames, "of which the first is read"),
         ("Colour", [] if is_colour else in_colour, "for which all are read in colour"),
     )

@@ -29,7 +29,7 @@ from cgan.data.pictures import read_album
 from cgan.data.splitting import with_groups
 from cgan.data.validation import validation
 from cgan.params.checks import check_section
-from cgan.params.sections import DataParams, FormParams, ReadParams, ValidateParams
+from cgan.params.sections import DataParams, ReadParams, SourceFormatParams, ValidateParams
 
 CHUNK_BYTES = 1 << 20
 # The first bytes of archives.
@@ -68,7 +68,7 @@ def read(path: Path | str, **options: Any) -> Images:
     return replace(images, notes=tuple(validation(images, params, str(path)).reasons))
 
 
-def read_source(path: Path, form: FormParams, expected: ValidateParams) -> Images:
+def read_source(path: Path, form: SourceFormatParams, expected: ValidateParams) -> Images:
     """The images in a file, archive or folder. Raises DataError for what are no such images."""
     with open_source(path) as source:
         if isinstance(source, Album):
@@ -80,7 +80,7 @@ def read_source(path: Path, form: FormParams, expected: ValidateParams) -> Image
 def fetch(params: DataParams, csv: Path, pictures: Path) -> dict[str, Any]:
     """Write the data of `params.source` to `csv` or `pictures`, atomically, and remove the other.
 
-    Returns facts about it, equal for equal data: `source`; `origin`, a path, slug or package; `sha256` of the
+    Returns facts about it, equal for equal data: `source`; `origin`, a path, a slug or words; `sha256` of the
     CSV, or of the pictures' arrays; `rows`; for pictures `files`. Raises DataError when the data cannot be
     had whole; all is then as it was.
     """

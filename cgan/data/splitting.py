@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cgan.base.errors import DataError
 from cgan.base.settings import setting
 from cgan.base.text import listed
-from cgan.data.arrays import IntArray, first_copies, image_digests
+from cgan.data.arrays import IntArray, first_occurrences, image_digests
 from cgan.data.images import SPLITS, Images
 
 # One more than `NEIGHBOURS` in cgan.quality, the number of other images that metrics need for each.
@@ -88,8 +88,8 @@ def stratified_split(images: Images, fraction: float, seed: int) -> tuple[IntArr
     """The rows of the training part and of the hold-out, each ascending; together all images.
 
     Each class gives `fraction` of its images, or as near to it as its units allow; at least one. Units stay
-    whole: those are held out, in random order, with which no class exceeds its quota; and of a class of which
-    nothing is held out then, the smallest.
+    whole, and are held out in random order unless a class would exceed its quota. A class left with none then
+    gives its smallest unit.
     """
     labels, units = images.labels, units_of(images)
     random_keys = np.random.default_rng(seed).random(len(images))
@@ -97,28 +97,28 @@ def stratified_split(images: Images, fraction: float, seed: int) -> tuple[IntArr
     room = quotas.astype(int).tolist()
     by_unit = np.argsort(units, kind="stable")
     labels_by_unit = labels[by_unit].tolist()
-    indices, starts, sizes = np.unique(units[by_unit], return_index=True, return_counts=True)
+    unit_ids, starts, sizes = np.unique(units[by_unit], return_index=True, return_counts=True)
     held = list[int]()
-    for n in np.argsort(random_keys[indices]):
+    for n in np.argsort(random_keys[unit_ids]):
         counts = Counter(labels_by_unit[starts[n] : starts[n] + sizes[n]])
         if all(count <= room[label] for label, count in counts.items()):
-            held.append(indices[n])
+            held.append(unit_ids[n])
             for label, count in counts.items():
                 room[label] -= count
     for label in np.setdiff1d(labels, labels[np.isin(units, held)]):
-        candidates = np.searchsorted(indices, np.unique(units[labels == label]))
-        held.append(indices[candidates[sizes[candidates].argmin()]])
+        candidates = np.searchsorted(unit_ids, np.unique(units[labels == label]))
+        held.append(unit_ids[candidates[sizes[candidates].argmin()]])
     is_held = np.isin(units, held)
     return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 
 
 def units_of(images: Images) -> IntArray:
     """The unit of each image, int64 [N]: the index of the first image in it."""
-    first_copy = first_copies(image_digests(images.pixels))
+    first_copy = first_occurrences(image_digests(images.pixels))
     if images.groups is None:
         return first_copy
     rows = np.arange(len(images))
-    pairs = [np.stack([rows, first], 1) for first in (first_copy, first_copies(images.groups))]
+    pairs = [np.stack([rows, first], 1) for first in (first_copy, first_occurrences(images.groups))]
     return _components(len(images), np.concatenate(pairs))
 
 
@@ -129,7 +129,7 @@ def _components(count: int, pairs: IntArray) -> IntArray:
     from scipy.sparse.csgraph import connected_components
 
     edges = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
-    return first_copies(connected_components(edges, directed=False)[1])
+    return first_occurrences(connected_components(edges, directed=False)[1])
 
 
 def with_groups(images: Images, group_by: str) -> Images:

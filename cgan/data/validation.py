@@ -8,7 +8,7 @@ from cgan.base.errors import DataError
 from cgan.base.report import Report
 from cgan.base.settings import setting
 from cgan.base.text import listed
-from cgan.data.arrays import NUMBERING_ADVICE, IntArray, first_copies, image_digests
+from cgan.data.arrays import NUMBERING_ADVICE, IntArray, first_occurrences, image_digests
 from cgan.data.images import SPLITS, Images
 from cgan.data.spurious_correlations import notes_on, spurious_correlations
 from cgan.params.sections import ValidateParams
@@ -44,7 +44,7 @@ def notes_on_images(data: Images, name: str) -> tuple[str, ...]:
         raise DataError(
             f"{name}: expected values from 0 to 255, found none above 1. Multiply pixels of 0 to 1 by 255."
         )
-    firsts = first_copies(image_digests(data.pixels))
+    firsts = first_occurrences(image_digests(data.pixels))
     return (*_odd_images(data, firsts), *notes_on(spurious_correlations(data, firsts)))
 
 

@@ -25,7 +25,7 @@ class Classes:
     """Reads which of `count` classes is asked for, by number or, where they have `names`, by these.
 
     `table`: the label of each spelling, of names also in small letters where that is of one class alone.
-    `spelled`: whether digits can stand together, 2024. The page reads a text by both (play_text.js).
+    `joins_digits`: whether digits can stand together, 2024. The page reads a text by both (play_text.js).
     """
 
     def __init__(self, count: int, names: Sequence[str] | None = None) -> None:
@@ -38,11 +38,11 @@ class Classes:
         small = {name.lower(): exact[name] for name in lone}
         numbers = [name for name in exact if name.isascii() and name.isdecimal()]
         # Else 60 is not 6 and 0.
-        self.spelled = all(len(name) == 1 for name in numbers) if numbers else not beyond_digits
+        self.joins_digits = {*map(len, numbers)} == {1} if numbers else not beyond_digits
         # Where a 7 is the name of another class, or 12 are two names, a number would be ambiguous.
-        self.numbered = all(str(exact[name]) == name for name in numbers)
-        self.numbered &= not (beyond_digits and numbers and self.spelled)
-        own = {str(label): label for label in range(count)} if self.numbered else {}
+        self.takes_numbers = all(str(exact[name]) == name for name in numbers)
+        self.takes_numbers &= not (beyond_digits and numbers and self.joins_digits)
+        own = {str(label): label for label in range(count)} if self.takes_numbers else {}
         self.table = own | small | exact
 
     def labels(self, text: str) -> list[int]:
@@ -67,7 +67,7 @@ class Classes:
         if (label := self._label(word)) is not None:
             return [label]
         labels = [label for one in word if (label := self._label(one)) is not None]
-        if len(labels) == len(word) and (self.spelled or not re.search("[0-9]", word)):
+        if len(labels) == len(word) and (self.joins_digits or not re.search("[0-9]", word)):
             return labels
         raise CganError(f"{word[:40]!r} is not a class. {self.listed()}")
 
@@ -87,9 +87,9 @@ class Classes:
 
     def listed(self) -> str:
         if not self.names:
-            separated = "" if self.spelled else ', separated by commas or spaces ("12,3 40")'
+            separated = "" if self.joins_digits else ', separated by commas or spaces ("12,3 40")'
             return f"The classes are 0 to {self.count - 1}{separated}."
         shown = ", ".join(self.names[:MAX_LISTED_NAMES])
         more = f", … ({self.count:,} in all)" if self.count > MAX_LISTED_NAMES else ""
-        numbers = f", or their numbers, 0 to {self.count - 1}" if self.numbered else ""
+        numbers = f", or their numbers, 0 to {self.count - 1}" if self.takes_numbers else ""
         return f"The classes are {shown}{more}{numbers}; put commas between them."

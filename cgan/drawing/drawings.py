@@ -12,7 +12,7 @@ from cgan.base.errors import CganError
 from cgan.base.files import replacing
 from cgan.drawing.class_names import names_in
 from cgan.drawing.generator import Generator
-from cgan.models.sampling import Picture, encode_png
+from cgan.models.sampling import ImageArray, encode_png
 
 MAX_SET_BYTES = 2**30  # of pixels
 MAX_FILES = 100_000  # in a folder
@@ -47,7 +47,7 @@ def write_set(out: str, generator: Generator, per_class: int, seed: int) -> str:
     return f"{out}: {words}, seed {seed}{note}"
 
 
-def _write_csv(path: Path, images: Picture, labels: list[int]) -> None:
+def _write_csv(path: Path, images: ImageArray, labels: list[int]) -> None:
     """Label, then the pixels row by row; colours plane by plane."""
     planes = images if images.ndim == 3 else images.transpose(0, 3, 1, 2)
     rows = np.column_stack([np.array(labels, np.uint16), planes.reshape(len(images), -1)])
@@ -56,7 +56,7 @@ def _write_csv(path: Path, images: Picture, labels: list[int]) -> None:
         np.savetxt(temporary, rows, "%d", ",", header=header, comments="", encoding="utf-8")
 
 
-def _write_folder(out: Path, images: Picture, labels: list[int], names: list[str]) -> str:
+def _write_folder(out: Path, images: ImageArray, labels: list[int], names: list[str]) -> str:
     """A folder of PNGs for each class, by name; by number, with a note, where one cannot name a folder."""
     note = ""
     if wrong := [name for name in names if Path(name).name != name or name.startswith(".")]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from cgan.models.generative import GenerativeModel
-    from cgan.models.sampling import Picture
+    from cgan.models.sampling import ImageArray
 
 DIGITS = "digits"  # names the package's own generator
 BUNDLED = Path(__file__).with_name("digits.safetensors")  # made by tools/package_generator.py
@@ -27,7 +27,7 @@ MAX_SEED = 2**63 - 1
 MAX_NOTEBOOK_CLASSES = 20  # of which a notebook shows a drawing
 ALIASES = ("champion", "challenger")  # of versions of the registered model
 # Finds the run of a name in MLflow; by its own name, as the pipeline is a room above this one.
-FIND_RUN = "cgan.pipeline.registry.runs:find"
+FIND_RUN = "cgan.pipeline.registry.runs:find_run"
 _MLFLOW_URI = re.compile(r"^[a-z][a-z+-]+:/", re.IGNORECASE)
 
 
@@ -118,7 +118,7 @@ class Generator:
         channels, height, width = self.model.shape
         return (height, width) if channels == 1 else (height, width, channels)
 
-    def draw(self, what: str | int | Sequence[int | str], seed: int = 0) -> Picture:
+    def draw(self, what: str | int | Sequence[int | str], seed: int = 0) -> ImageArray:
         """Draw an image for each class in a text ("2024") or a list of labels or names: uint8 [N, *shape].
         Equal seeds draw equal images, position by position. Raises CganError for what is no class."""
         labels = self.labels(what)

@@ -9,7 +9,7 @@ from torch.nn import functional as F  # noqa: N812
 from cgan.base.errors import CganError
 from cgan.data.contact_sheet import image_grid
 from cgan.models.generative import GenerativeModel
-from cgan.models.sampling import Picture
+from cgan.models.sampling import ImageArray
 
 MAX_PER_LINE = 20  # drawings of a text
 MAX_PICTURE_BYTES = 200_000_000  # of pixels
@@ -23,7 +23,7 @@ def compose(
     seed: int,
     scale: int | None = None,
     max_bytes: int = MAX_PICTURE_BYTES,
-) -> tuple[Tensor, Picture]:
+) -> tuple[Tensor, ImageArray]:
     """Draw `rows` variants of the labels, each in a row, or one in lines of at most MAX_PER_LINE, in which
     digits read as one number: the drawings, uint8 [N, C, H, W], and the picture."""
     channels, height, width = model.shape

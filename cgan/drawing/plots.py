@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from cgan.base.text import drawable, percent
 from cgan.models.generative import GenerativeModel
 from cgan.models.networks import DiscriminatorNetwork
-from cgan.models.sampling import Picture
+from cgan.models.sampling import ImageArray
 
 MAX_NUMBERED_CLASSES, MAX_AXIS_NAMES = 24, 30  # for which there is room
 MIN_SHOWN_SHARE = 0.0005  # of a row: what is less is 0.0 per cent
@@ -40,7 +40,7 @@ DETAIL_WIDTH = 90  # characters for what a layer is made of
 WIDE_RANGE = 50  # the highest value over the lowest: above, an axis is logarithmic
 
 
-def rendered(figure: Figure) -> Picture:
+def rendered(figure: Figure) -> ImageArray:
     """Pixels of a figure, uint8 [H, W, 3]."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]
@@ -60,7 +60,7 @@ def svg_of(figure: Figure) -> str:
     return re.sub(r" font-family: [^;\"]*;?", "", text)
 
 
-def sheet_with(*lines: str) -> Picture:
+def sheet_with(*lines: str) -> ImageArray:
     """Lines of text where a picture would be, uint8 [H, W, 3]."""
     figure = Figure(figsize=(10.5, 0.4 + 0.17 * len(lines)))
     figure.text(0.03, 0.5, "\n".join(lines), va="center", size=9, family="monospace")
@@ -101,7 +101,7 @@ def curves_figure(title: str, steps: ArrayLike, curves: Mapping[str, ArrayLike])
     return figure
 
 
-def confusion_matrix_image(matrix: Any, class_names: Sequence[str]) -> Picture:
+def confusion_matrix_image(matrix: Any, class_names: Sequence[str]) -> ImageArray:
     """A picture of counts [classes, classes]: rows the asked class, columns the judged one. Shades and
     numbers are per cent of the row. Errors are shaded by their square root: a few per cent must be seen."""
     counts = np.asarray(matrix, dtype=np.float64)
@@ -131,7 +131,7 @@ def confusion_matrix_image(matrix: Any, class_names: Sequence[str]) -> Picture:
     return rendered(figure)
 
 
-def diagram(title: str, model: GenerativeModel | DiscriminatorNetwork | None) -> Picture:
+def diagram(title: str, model: GenerativeModel | DiscriminatorNetwork | None) -> ImageArray:
     """The layers of a network, or that there is none: uint8 [H, W, 3]."""
     if model is None:
         return sheet_with(f"{title}: none, since this generator is not trained.")

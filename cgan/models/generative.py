@@ -19,7 +19,7 @@ from cgan.models.kinds import KINDS, GeneratorKind
 class ModelSizes:
     """The facts in every model's file, as JSON; a kind adds those by which it is built again."""
 
-    kind: str  # in KINDS
+    kind: str  # in KINDS; of a discriminator in DISCRIMINATORS
     classes: int
     channels: int  # of an image, as are height and width
     height: int
@@ -43,7 +43,7 @@ class GenerativeModel(nn.Module):
         cls, architecture: Mapping[str, Any], tensors: Mapping[str, Tensor]
     ) -> GenerativeModel:
         """The model that a file holds. Raises one of `model_file.MISFIT_ERRORS` where the two do not fit."""
-        raise AssertionError("a subclass is read from its file")
+        raise NotImplementedError("a subclass is read from its file")
 
     @classmethod
     def from_images(
@@ -51,7 +51,7 @@ class GenerativeModel(nn.Module):
     ) -> GenerativeModel:
         """An untrained model of images uint8 [N, C, H, W] of every class, their labels int64 [N], and the
         params of `train`, some of which may be `auto`."""
-        raise AssertionError("a subclass that is not trained is made of images")
+        raise NotImplementedError("a subclass that is not trained is made of images")
 
     @property
     def params(self) -> dict[str, Any]:
@@ -75,7 +75,7 @@ class GenerativeModel(nn.Module):
     @property
     def description(self) -> str:
         """The model in a few words."""
-        raise AssertionError("a subclass describes itself")
+        raise NotImplementedError("a subclass describes itself")
 
     @property
     def seconds_per_drawing(self) -> float:
@@ -91,11 +91,11 @@ class GenerativeModel(nn.Module):
     def draw(self, labels: Tensor, seed: int, progress: Progress = silent) -> Tensor:
         """One image per label: uint8 [N, C, H, W] on the CPU, for labels int64 [N]. It depends on the seed,
         its position and its label alone."""
-        raise AssertionError("a subclass draws")
+        raise NotImplementedError("a subclass draws")
 
     def interpolation(self, labels: Tensor, steps: int, seed: int) -> Tensor | None:
-        """Images on the same way from one latent to another, `steps` for each label: uint8 [N · steps, C, H,
-        W]. None: it has no latents."""
+        """`steps` images between two latents for each label: uint8 [N · steps, C, H, W]. None: it has no
+        latents."""
         return None
 
 

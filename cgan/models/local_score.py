@@ -283,8 +283,8 @@ def _images_at_once(image: Tensor) -> int:
 
 
 def capped_softmax(logits: Tensor, cap: float, importance: Tensor) -> tuple[Tensor, Tensor]:
-    """The softmax of `logits` [N, h, w] over N sources in each of h · w windows, in which no source has more
-    than the share `cap` of all weight: the rows of the sources that have weight, and weights [rows, h, w].
+    """The softmax of `logits` [N, h, w] over N sources in each of h · w windows, in which the share of
+    each source is brought down to about `cap`: rows of the sources that have weight, weights [rows, h, w].
 
     `importance` [h, w], whose sum is 1, says how much each window counts. `logits` are overwritten: those of
     a source with too much weight are lowered by a constant. The cap is at least MIN_CAP_FACTOR / N.

@@ -55,7 +55,7 @@ def _halvings(height: int, width: int) -> int:
 
 def _map_features(a: Architecture, halvings: int) -> int:
     """The channels of a map, by how often its sides are halved from the largest maps: each halving doubles
-    them, up to `max_features`."""
+    them, up to `max_features`, or `features` if that is larger."""
     features: int = a.features * 2**halvings
     return min(features, max(a.features, a.max_features))
 
@@ -95,7 +95,7 @@ class GeneratorNetwork(_Network, GenerativeModel):
         return F.one_hot(labels, self.architecture.classes).float()
 
     def from_condition(self, latents: Tensor, condition: Tensor) -> Tensor:
-        raise AssertionError("build_generator() makes the network")
+        raise NotImplementedError("build_generator() makes the network")
 
     def draw(self, labels: Tensor, seed: int, progress: Progress = silent) -> Tensor:
         latents = draw_latents(seed, len(labels), self.architecture.latent_dim)
@@ -130,7 +130,7 @@ class DiscriminatorNetwork(_Network):
     """(images, labels) → (logits [N], class logits [N, classes] or None)."""
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
-        raise AssertionError("build_discriminator() makes the network")
+        raise NotImplementedError("build_discriminator() makes the network")
 
 
 def _norm_and_relu(features: int) -> list[nn.Module]:

@@ -2,8 +2,8 @@
 
 On the CPU a batch is worked on in parts, a thread and a core each, instead of by operators that split their
 own work: PyTorch's threads spin while they wait for each other, and beside a busy process 4,200 images/s fell
-to 60–800. Parts meet a few times a step, and sleep while they wait. Their number is a parameter, so that a
-result's bits do not depend on how many cores a machine has.
+to 60–800. Parts meet a few times a step, and sleep while they wait. Callers say how work is divided, so that
+a result's bits do not depend on how many cores a machine has.
 """
 
 import contextlib
@@ -21,16 +21,16 @@ Map = Callable[..., Iterator[Any]]  # a function like `map`: the results for eac
 
 
 @contextlib.contextmanager
-def parts_on_threads(parts: int) -> Iterator[Map]:
-    """A `map` that runs each item on one of `parts` threads with one core each; `map` for one part."""
-    if parts == 1:
+def parts_on_threads(threads: int) -> Iterator[Map]:
+    """A `map` that runs each item on one of the threads, with a core each; `map` itself for one thread."""
+    if threads == 1:
         yield map
         return
     global _threads_outside
     before, before_outside = torch.get_num_threads(), _threads_outside
     _threads_outside = available_threads()
     try:
-        with ThreadPoolExecutor(parts, "part", torch.set_num_threads, (1,)) as pool:
+        with ThreadPoolExecutor(threads, "part", torch.set_num_threads, (1,)) as pool:
             torch.set_num_threads(1)
             yield pool.map
     finally:

@@ -18,7 +18,7 @@ from torch.nn import functional as F  # noqa: N812
 from cgan.base.files import write_bytes
 
 CHUNK = 64  # images; another number would give other latents, and with them other drawings
-Picture = NDArray[np.uint8]
+ImageArray = NDArray[np.uint8]
 """[H, W] grey or [H, W, 3] colour."""
 
 
@@ -49,17 +49,17 @@ def interpolate_latents(start: Tensor, end: Tensor, steps: int) -> Tensor:
     return mixed / torch.sin(angle)
 
 
-def to_picture(images: Tensor) -> Picture:
+def to_picture(images: Tensor) -> ImageArray:
     """uint8 [..., C, H, W] → numpy [..., H, W, C], without the channel where it is grey."""
-    array: Picture = images.movedim(-3, -1).contiguous().cpu().numpy()
+    array: ImageArray = images.movedim(-3, -1).contiguous().cpu().numpy()
     return array[..., 0] if array.shape[-1] == 1 else array
 
 
-def encode_png(picture: Picture) -> bytes:
+def encode_png(picture: ImageArray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
-def save_png(path: Path | str, picture: Picture) -> None:
+def save_png(path: Path | str, picture: ImageArray) -> None:
     write_bytes(path, encode_png(picture))

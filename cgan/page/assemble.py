@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from cgan.base.report import Table, cell_in_words
+from cgan.base.report import Table, cell_text
 from cgan.base.text import percent
 from cgan.drawing.class_names import Classes, names_in
 from cgan.page.weights import pack_generator
@@ -57,7 +57,7 @@ def play_data(generator: Generator) -> dict[str, Any]:
         "names": names,
         "between": between,
         "labels": classes.table,
-        "spelled": classes.spelled,
+        "joinsDigits": classes.joins_digits,
         "hint": classes.listed(),
         "examples": list(dict.fromkeys(texts)),
         **(pack_generator(generator.model) if generator.model.runs_in_browser else {}),
@@ -75,7 +75,7 @@ def document(template: str, scripts: Iterable[str], data: Mapping[str, Any], **s
         undefined=StrictUndefined,
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    environment.filters |= {"number": cell_in_words, "percent": percent}
+    environment.filters |= {"number": cell_text, "percent": percent}
     environment.globals["table"] = lambda *parts: Table(*parts).as_html()
     text = environment.get_template(template).render(shown, data=data, script=join_modules(scripts))
     return text.encode(errors="replace").decode()  # half a character: UTF-8 has none

@@ -53,10 +53,10 @@ def judged_classes(
     each class, where they are known."""
     fewest = max(FEW_IMAGES, FEW_IMAGES_OF_MEDIAN * statistics.median(counts)) if counts else 0
     illegible, repetitive = advice_on(model)
-    short = evaluation.classes_short_of_real(limits.min_relative_accuracy)
+    short = evaluation.classes_below_real(limits.min_relative_accuracy)
     judged = []
     for label, scores in enumerate(evaluation.classes):
-        accuracy, diversity = evaluation.shares_of_real(label)
+        accuracy, diversity = evaluation.upper_shares_of_real(label)
         rare = counts is not None and counts[label] < fewest
         wrong = label in short
         least = limits.min_worst_class_diversity

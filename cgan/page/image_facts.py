@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from cgan.data.arrays import IntArray, first_copies
+from cgan.data.arrays import IntArray, first_occurrences
 from cgan.data.images import SPLITS, Images, joined
 from cgan.models.generative import GenerativeModel
 from cgan.models.sampling import to_picture
@@ -74,7 +74,7 @@ def drawn_facts(
 ) -> dict[str, Any]:
     """Drawings of a generator, as a page shows them; with data and judge also beside training images.
     `cards`: labels whose first drawings are shown."""
-    classes, count = model.classes, drawings_shown(model)
+    classes, count = model.classes, page_drawing_count(model)
     labels = torch.arange(count) % classes
     if classes > count:  # more classes than drawings: some of the classes, at random
         labels = torch.randperm(classes, generator=torch.Generator().manual_seed(seed))[:count]
@@ -137,7 +137,7 @@ def beside_training(
     return shown
 
 
-def drawings_shown(model: GenerativeModel) -> int:
+def page_drawing_count(model: GenerativeModel) -> int:
     """The number of drawings that a page is made of."""
     count = min(MAX_PAGE_DRAWINGS, MAX_DRAWN_PIXELS // math.prod(model.shape))
     if seconds := model.seconds_per_drawing:
@@ -146,7 +146,7 @@ def drawings_shown(model: GenerativeModel) -> int:
 
 
 def suspects_facts(data: Images, judge: Judge) -> dict[str, Any]:
-    """Rows whose label the judge doubts. It has seen the labels of the training part, and learnt some."""
+    """Labels that the judge doubts, and the first rows. Some of the training part's it knows by heart."""
     most = max(1, MAX_JUDGED_PIXELS // data.pixels[0].size)
     # A CSV can be sorted by class: the judge looks at rows from everywhere, held-out ones first.
     random = np.random.default_rng(0)
@@ -181,5 +181,5 @@ def doubtful_labels(
     rows = np.flatnonzero(probabilities.argmax(axis=1) != labels)
     rows = rows[np.argsort(-margin[rows], kind="stable")]
     if groups is not None:
-        rows = rows[np.argsort(first_copies(groups[rows]), kind="stable")]
+        rows = rows[np.argsort(first_occurrences(groups[rows]), kind="stable")]
     return rows

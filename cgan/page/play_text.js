@@ -35,6 +35,6 @@ function readWord(word) {
   const label = labelOf(word);
   if (label !== undefined) return [label];
   const labels = [...word].map(labelOf);
-  const together = RUN.spelled || !/[0-9]/.test(word);
+  const together = RUN.joinsDigits || !/[0-9]/.test(word);
   return together && !labels.includes(undefined) ? labels : [];
 }

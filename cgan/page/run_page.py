@@ -12,7 +12,7 @@ from cgan.drawing.generator import Generator
 from cgan.page.assemble import GALLERY_SCRIPTS, PLAY_SCRIPTS, document, play_data
 from cgan.page.classes import DOUBTFUL_DIVERSITY, FEW_HELD_OUT, STATES, WEAK_JUDGE, judged_classes
 from cgan.page.image_facts import MAX_CARDS, drawn_facts, preview_tile, rows_of, suspects_facts
-from cgan.params.sections import GateParams, TrainChoices
+from cgan.params.sections import AutoTrainParams, GateParams
 from cgan.quality.evaluation import Evaluation
 from cgan.quality.judge import Judge
 
@@ -51,7 +51,7 @@ class Contents:
 def render_page(contents: Contents) -> str:
     """The page, as HTML."""
     plays = contents.generator.model.runs_in_browser
-    shown = page_facts(contents)
+    shown = template_values(contents)
     in_order = sorted(contents.previews.items())
     previews = [{"step": step, "src": preview_tile(png)} for step, png in in_order]
     data = play_data(contents.generator) | {"previews": previews}
@@ -59,13 +59,13 @@ def render_page(contents: Contents) -> str:
     return document("run.html", scripts, data, run=contents, plays=plays, **shown)
 
 
-def page_facts(contents: Contents) -> dict[str, Any]:
+def template_values(contents: Contents) -> dict[str, Any]:
     """The facts that the page shows besides its contents."""
     generator, evaluation = contents.generator, contents.evaluation
     data, judge = contents.data, contents.judge
     model = generator.model
     params = generator.facts.get("params", {})
-    defaults = TrainChoices().model_dump()
+    defaults = AutoTrainParams().model_dump()
     scores = {words: evaluation.score(key) for words, key in LEAD.items()}
     counts = data.counts.tolist() if data else None
     classes = judged_classes(evaluation, counts, contents.limits, model)

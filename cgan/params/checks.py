@@ -26,7 +26,7 @@ def check_params(document: Any, name: Path | str) -> Params:
 
 
 def check_section(
-    kind: type[S], section: str, values: Mapping[str, Any], name: str, *others: str
+    section_type: type[S], section: str, values: Mapping[str, Any], name: str, *others: str
 ) -> S:
     """A section, from values by name; those that are left out take their defaults. NumPy's numbers count as
     Python's. Raises ParamsError that lists all problems at once; the message begins with `name`, and for an
@@ -34,17 +34,17 @@ def check_section(
     plain = {
         key: item.item() if isinstance(item, np.generic) else item for key, item in values.items()
     }
-    known = [f"{section}.{field}" for field in (*kind.model_fields, *others)]
-    return _validate(kind, plain, name, section, known)
+    known = [f"{section}.{field}" for field in (*section_type.model_fields, *others)]
+    return _validate(section_type, plain, name, section, known)
 
 
 def _validate(
-    kind: type[S], values: dict[Any, Any], name: str, section: str, known: list[str]
+    section_type: type[S], values: dict[Any, Any], name: str, section: str, known: list[str]
 ) -> S:
-    """The values as a `kind`, or one ParamsError for all mistakes. `section`: the only one checked. `known`:
-    the keys that there are."""
+    """The values as a `section_type`, or one ParamsError for all mistakes. `section`: the only one checked.
+    `known`: the keys that there are."""
     try:
-        return kind.model_validate(values)
+        return section_type.model_validate(values)
     except ValidationError as error:
         found = error.errors(include_url=False)
     prefix = (section,) if section else ()
@@ -69,11 +69,11 @@ def _key(location: tuple[int | str, ...]) -> str:
 
 def _problem_in_words(key: str, problems: list[Any], known: list[str]) -> str:
     """The problems of one key as a sentence."""
-    kind, value = problems[0]["type"], problems[0]["input"]
-    if kind == "extra_forbidden":
+    error, value = problems[0]["type"], problems[0]["input"]
+    if error == "extra_forbidden":
         return f"unknown key {setting(key)}; {_suggestion(key, known)}"
     words = ", or ".join(problem["msg"].removeprefix("Value error, ") for problem in problems)
-    if kind != "value_error":  # raised by our checks, whose messages say what was found
+    if error != "value_error":  # raised by our checks, whose messages say what was found
         words += f", found {reprlib.repr(value)}"
     return f"{setting(key)}: {words}." if key else f"{words}."
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from cgan.base.errors import ParamsError
-from cgan.params.sections import TrainChoices
+from cgan.params.sections import AutoTrainParams
 
 
 @dataclass(frozen=True)
 class Preset:
-    """`changes`: values of `TrainChoices` in place of the defaults."""
+    """`changes`: values of `AutoTrainParams` in place of the defaults."""
 
     description: str
     changes: Mapping[str, Any]
@@ -90,4 +90,4 @@ def preset_params(name: str) -> dict[str, Any]:
     unknown name."""
     if name not in PRESETS:
         raise ParamsError(f"no preset `{name}`. There are: {', '.join(PRESETS)}.")
-    return TrainChoices().model_dump(exclude={"seed", "device"}) | dict(PRESETS[name].changes)
+    return AutoTrainParams().model_dump(exclude={"seed", "device"}) | dict(PRESETS[name].changes)

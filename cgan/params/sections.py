@@ -1,6 +1,6 @@
 """The params as frozen models, a section each: every key with its type, its limits and its default.
 
-params.yaml shows the same defaults with comments, and a test keeps the two equal. `TrainChoices()` and the
+params.yaml shows the same defaults with comments, and a test keeps the two equal. `AutoTrainParams()` and the
 others are built without a file; `cgan.pipeline.params_file` reads one.
 """
 
@@ -85,14 +85,14 @@ class _Sized(Section):
         return self
 
 
-class FormParams(_Sized):
+class SourceFormatParams(_Sized):
     """Options of reading: the CSV to take out of a .zip, and the size that pictures are made."""
 
     member: RelativeName = "train.csv"
     fit: Literal["crop", "pad"] = "crop"
 
 
-class DataParams(FormParams):
+class DataParams(SourceFormatParams):
     """Stage download: where the CSV or the pictures come from."""
 
     source: Literal["sample", "file", "kaggle"] = "sample"
@@ -137,7 +137,7 @@ class PreprocessParams(Section):
     seed: Seed = 1
 
 
-class ReadParams(FormParams, ValidateParams):  # the options of `cgan.read`
+class ReadParams(SourceFormatParams, ValidateParams):  # the options of `cgan.read`
     group: GroupPattern | None = None
 
 
@@ -148,7 +148,7 @@ class JudgeParams(Section):
     seed: Seed = 1
 
 
-class TrainChoices(Section):
+class AutoTrainParams(Section):
     """Stage train, as the user gives it: networks, losses, length and machine of the training.
 
     Some params may be `auto`. `cgan.training.auto.choose` gives each of these a value that suits the images;
@@ -188,8 +188,8 @@ class TrainChoices(Section):
         return self
 
 
-class TrainParams(TrainChoices):
-    """Stage train, as it runs: `TrainChoices` with a value for each `auto` that depends on the images.
+class TrainParams(AutoTrainParams):
+    """Stage train, as it runs: every `auto` that its kind of generator uses has a value.
 
     `device` and `precision`, which depend on the machine, may still be `auto`.
     """
@@ -267,7 +267,7 @@ class SweepAxis(Section):
 
 
 # A search over the seed would pick luck; by other probes, trials could not be compared.
-SEARCHABLE = {f"train.{name}" for name in TrainChoices.model_fields} - {
+SEARCHABLE = {f"train.{name}" for name in AutoTrainParams.model_fields} - {
     "train.seed",
     "train.probes",
 }
@@ -300,7 +300,7 @@ class Params(Section):
     validation: ValidateParams = Field(default=ValidateParams(), alias="validate")
     preprocess: PreprocessParams = PreprocessParams()
     train_judge: JudgeParams = JudgeParams()
-    train: TrainChoices = TrainChoices()
+    train: AutoTrainParams = AutoTrainParams()
     evaluate: EvaluateParams = EvaluateParams()
     gate: GateParams = GateParams()
     sweep: SweepParams = SweepParams()

@@ -225,14 +225,14 @@ def promote(
 ) -> None:
     """Make VERSION the champion, by your own decision; from then on new data are compared with its data.
 
-    For the present champion only the latter applies: so you accept data that the gate let pass bit by bit.
+    If VERSION is the champion already, only its data are accepted: for data that drifted bit by bit.
     """
-    from cgan.pipeline.registry.client import ACCEPTED_DATA, SUMMARY
+    from cgan.pipeline.registry.client import ACCEPTED_DATA, ACCEPTED_WHY, SUMMARY
 
     with _project_registry() as registry:
         wanted, champion = registry.version(version), registry.champion()
         if wanted == champion:
-            registry.tag(version, {ACCEPTED_DATA: str(version)})
+            registry.tag(version, {ACCEPTED_DATA: str(version), ACCEPTED_WHY: why})
             typer.echo(f"Version {version}, the champion: new data are compared with its data now.")
             return
         if wanted.verdict != "passed" and not force:

@@ -30,9 +30,9 @@ class Inputs:
 
     @classmethod
     def load(cls, device: str = "auto") -> Inputs:
-        """The inputs, both models on the device that `train.device` names. Raises DataError or ModelError for
-        a file that is absent or damaged, and where generator, judge and hold-out were not made from this
-        training part, and from one split: then every number would be of something else, and none of them
+        """The inputs, both models on `device`. Raises DataError or ModelError for a file that is absent or
+        damaged, and where generator and judge were not trained on this training part, or the hold-out is of
+        another split: then every number would be of something else, and none of them
         would show it."""
         model, facts = load_generator(GENERATOR)
         judge, judge_facts = load_judge(JUDGE)

@@ -1,4 +1,4 @@
-"""Where a project keeps its files: each that more than one module reads or writes.
+"""Where a project keeps its files, and a few constants that commands share.
 
 Paths are relative to the project's top folder, in which everything runs. dvc.yaml names the stages'
 outputs too; a test compares.
@@ -41,7 +41,7 @@ PREVIEWS = Path("samples/previews")  # drawings during the training
 PARAMS_CHECKED = Path("reports/params.json")
 EVALUATION = Path("reports/evaluation.json")
 METRICS_FILE = Path("reports/metrics.json")
-DVC_METRICS = Path("reports/headline.json")  # for `dvc metrics`, `dvc exp show`
+HEADLINE_FILE = Path("reports/headline.json")  # for `dvc metrics`, `dvc exp show`
 RUN_LOCATION = Path("models/mlflow_run.json")  # where MLflow has the run
 
 # Pictures and pages.
@@ -63,7 +63,7 @@ SHARING = Path("reports/sharing.json")
 
 # State.
 DVC_LOCK = Path("dvc.lock")
-TRAINING_IN_PROGRESS = "run.json"  # in `training_folder`: what is known yet of TRAINING's content
+IN_PROGRESS_NAME = "run.json"  # in `training_folder`: what is known yet of TRAINING's content
 TRAIN_LOCK = Path(".cgan/train.lock")  # held by a training in this folder
 PRODUCTION = Path(".cgan/production")  # the folder of `make up` and `make deploy`
 

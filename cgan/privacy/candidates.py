@@ -12,7 +12,7 @@ from cgan.base.progress import Progress
 from cgan.data.arrays import IntArray
 from cgan.data.images import Images, joined
 from cgan.data.splitting import units_of
-from cgan.params.sections import TrainChoices
+from cgan.params.sections import AutoTrainParams
 from cgan.privacy.membership import Attack, BoolArray, FloatArray, attack
 from cgan.utility.rounds import PartGenerator, assign_folds
 
@@ -86,7 +86,7 @@ class Candidates:
 
     def shadows(
         self,
-        training: TrainChoices,
+        training: AutoTrainParams,
         count: int,
         labels: IntArray,
         folder: Path,

@@ -107,7 +107,7 @@ def attack(scores: FloatArray, member: BoolArray, strata: IntArray, seed: int) -
 
 def auc_with_interval(members: FloatArray, non_members: FloatArray) -> tuple[float, Interval]:
     """AUC, how often one of the `members` scores higher than one of the others, where ties count half. Its
-    variance is DeLong's (Biometrics 44, 1988), its interval on the scale of logits, so that it ends before 0
+    variance is DeLong's (Biometrics 44, 1988); its interval, computed on the scale of logits, stays within 0
     and 1."""
     both = np.sort(non_members), np.sort(members)
     wins, losses = (
@@ -136,7 +136,7 @@ def least_epsilon(
     An audit by one training (Steinke et al., NeurIPS 2023): within a stratum each member is paired with a
     non-member, which of the two was trained on is a fair coin, and the attacker guesses that it was the one
     with the higher score. With ε, of r guesses no more are right than of r tosses of a coin that shows heads
-    with probability e^ε / (1 + e^ε). He guesses all, or only where the scores differ most.
+    with probability e^ε / (1 + e^ε). The attacker guesses all, or only where the scores differ most.
     """
     from scipy.special import betaincinv
 

@@ -23,7 +23,7 @@ from cgan.models.hardware import choose_hardware, deterministic
 from cgan.models.model_file import digest_of
 from cgan.models.sampling import encode_png
 from cgan.params.checks import check_section
-from cgan.params.sections import JudgeParams, TrainChoices
+from cgan.params.sections import AutoTrainParams, JudgeParams
 from cgan.privacy import GIVES_AWAY
 from cgan.privacy.candidates import Candidates
 from cgan.privacy.exposure import exposure
@@ -33,7 +33,7 @@ from cgan.quality.evaluation import Evaluation
 from cgan.quality.judge import predict, train_judge
 from cgan.quality.likeness import nearest_neighbours
 from cgan.utility.effect import DRAWN, Outcome, effect
-from cgan.utility.evidence import require_comparable, require_seeds
+from cgan.utility.evidence import require_comparable, require_rounds
 from cgan.utility.rounds import with_seed
 
 ATTACKED_DRAWINGS = 10_000  # at least: an attacker may ask for many
@@ -140,7 +140,7 @@ class Sharing(Answer):
                 "nothing, and a classifier of drawings never names them."
             )
         if self.generator_digest and not self.holds_training_images:
-            reasons.append("Who has the generator's file has its drawings, as many as they like.")
+            reasons.append("Whoever has the generator's file has as many drawings as they like.")
         return [*reasons, NO_PROOF]
 
 
@@ -154,14 +154,14 @@ def sharing(
     seeds: int = 3,
     recipe: JudgeParams | None = None,
     evaluation: Evaluation | None = None,
-    training: TrainChoices | None = None,
+    training: AutoTrainParams | None = None,
     folder: Path | str | None = None,
     device: str = "auto",
     seed: int = 1,
     progress: Progress = progress_bar,
     say: Callable[[str], None] = print,
 ) -> Sharing:
-    """Answer to what drawings give away of images, and what they can do in their place.
+    """Test what drawings give away of the training images, and how well they can replace them.
 
     >>> answer = cgan.sharing(train, held_out, run.generator)
     2 generators of half the images each; if interrupted, the same call goes on.
@@ -186,9 +186,9 @@ def sharing(
     Raises DataError where the sets do not belong together, too few are held out or no drawing is of a class
     of `train`, CganError for fewer than two seeds or an odd number of shadows.
     """
-    require_seeds(seeds)
+    require_rounds("seeds", seeds)
     if shadows < 2 or shadows % 2:
-        raise CganError(f"shadows is {shadows}, expected an even number: one for each half.")
+        raise CganError(f"shadows is {shadows}, expected an even number from 2 on.")
     require_comparable(train, held_out, generator)
     candidates = Candidates.choose(train, held_out, seed)
     model = None if isinstance(generator, Images) else generator.model
@@ -197,7 +197,7 @@ def sharing(
     if training is None:
         values = {"generator": model.architecture.kind} if model else {}
         values |= getattr(generator, "facts", {}).get("params", {}) | {"device": device}
-        training = check_section(TrainChoices, "train", values, "cgan.sharing")
+        training = check_section(AutoTrainParams, "train", values, "cgan.sharing")
     with deterministic(), tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
         drawn = generator
         if not isinstance(drawn, Images):

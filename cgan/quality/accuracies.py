@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from cgan.base.progress import Progress, silent
+from cgan.base.progress import Progress
 from cgan.data.images import Images
 from cgan.models.hardware import choose_hardware
 from cgan.params.sections import JudgeParams
 from cgan.quality.evaluation import Metric, Score
 from cgan.quality.intervals import Bins, Estimate, Estimates
-from cgan.quality.judge import Accuracy, Judge, conditional_accuracy, predict, train_judge
+from cgan.quality.judge import Accuracy, Judge, accuracy_of_predictions, predict, train_judge
 
 if TYPE_CHECKING:
     from cgan.quality.evaluate import DrawnSet
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 def accuracy_estimates(right: Tensor, labels: Tensor, bins: Bins) -> Estimates:
     """The mean over the classes that have images, and the worst of them. `right` bool [N]: is the image taken
     for its label, int64 [N]?"""
-    present, classes = labels.unique(return_inverse=True)
+    present, class_index = labels.unique(return_inverse=True)
     bin_of = torch.bucketize(torch.arange(len(labels)), bins.cuts, right=True)
     counts, hits = (
         torch.zeros(bins.weights.shape[1], len(present), dtype=torch.float64).index_put_(
-            (bin_of, classes), counted.double(), accumulate=True
+            (bin_of, class_index), counted.double(), accumulate=True
         )
         for counted in (torch.ones_like(right), right)
     )
@@ -68,8 +68,8 @@ WORST_CLASS_ACCURACY = Metric(
 )
 
 
-def gan_train(data: Images, judge: Judge, kimg: float | None, progress: Progress = silent) -> Judge:
-    """A fresh class network that learns from `data`, drawings, alone.
+def train_on_drawings(data: Images, judge: Judge, kimg: float | None, progress: Progress) -> Judge:
+    """A fresh classifier that learns from `data`, drawings, alone.
 
     It is trained as the judge was, seed included, for `kimg` or as long: the judge stands beside it.
     """
@@ -88,12 +88,12 @@ def _gan_train_accuracy(drawn: DrawnSet) -> Score | None:
         return None
     names = conditions.held_out.class_names
     drawings = Images(drawn.pixels[rows], conditions.drawn_labels[rows], names, notes=())
-    classifier = gan_train(drawings, conditions.judge, kimg, drawn.progress)
+    classifier = train_on_drawings(drawings, conditions.judge, kimg, drawn.progress)
     pixels, labels, _ = conditions.held_out.tensors
     predicted = predict(classifier, pixels).labels
     estimate = conditions.held_out_accuracies(predicted)["conditional_accuracy"]
     judge = conditions.judge_accuracy
-    accuracy = conditional_accuracy(predicted, labels, conditions.classes)
+    accuracy = accuracy_of_predictions(predicted, labels, conditions.classes)
     return _with_intervals(estimate.score(judge.value), accuracy, judge)
 
 

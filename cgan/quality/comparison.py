@@ -14,7 +14,7 @@ from cgan.quality.proportions import difference_interval
 
 # Keys of a context in which evaluations may differ and be compared. Of fewer drawings intervals are wider.
 FREE_KEYS = {"generator_digest", "drawn_images"}
-COLUMNS = ("↑: higher is better", "real images", "A", "B", "B less A", "95 % interval", "B is")
+COLUMNS = ("↑: higher is better", "real images", "A", "B", "B − A", "95 % interval", "B is")
 NOT_ALIKE = (
     "The numbers are not compared, because the two were measured differently. To compare them, evaluate both "
     "with one judge, one hold-out and the same params of `evaluate`; `cgan gate` does that for the champion "
@@ -24,8 +24,8 @@ NOT_ALIKE = (
 
 @dataclass(frozen=True)
 class Change:
-    """A metric that both have. `difference`: b - a, of shares in percentage points; without a value where the
-    metric was measured on other numbers of images, on which it depends."""
+    """A metric that both have. `difference`: b - a, of shares a fraction that is shown in points; without a
+    value where the metric was measured on other numbers of images, on which it depends."""
 
     a: Score
     b: Score
@@ -58,7 +58,7 @@ class Change:
 
 @dataclass(frozen=True, repr=False)
 class Comparison(Answer):
-    """Changes from A to B in each metric that both have. None where they were measured differently;
+    """Changes from A to B in each metric that both have. Empty where they were measured differently;
     `conditions` then says in what. `is_same`: are both of one generator?
 
     >>> evaluation = cgan.evaluate(run.generator, train, held_out, samples=300, gan_train_kimg=0)
@@ -89,13 +89,13 @@ class Comparison(Answer):
     def report(self) -> Report:
         """The answer, with each metric of both in a table."""
         better, worse = (", ".join(self.metrics(v)) or "no metric" for v in ("better", "worse"))
-        sentence = f"B is better in {better}; worse in {worse}. The rest is within chance."
+        sentence = f"B is better in {better}; worse in {worse}. The rest does not differ clearly."
         if self.is_same:
             sentence = "A and B are one generator, compared with itself: there is nothing to find."
         elif self.conditions:
             sentence = NOT_ALIKE
         elif self.verdict == "no difference":
-            sentence = "There is no difference beyond chance between A and B."
+            sentence = "No metric that was compared differs clearly."
         conditions = [(key, str(a), str(b)) for key, (a, b) in self.conditions.items()]
         tables = (
             Table("Quality", COLUMNS, [each.row() for each in self.changes]),
@@ -125,13 +125,13 @@ def compare(a: Evaluation, b: Evaluation) -> Comparison:
     keys = sorted((a.context.keys() | b.context.keys()) - FREE_KEYS)
     pairs = {key: (a.context.get(key), b.context.get(key)) for key in keys}
     unlike = {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
-    sample_sizes = {score.sample_size for score in a.metrics.values()}
-    conditions = {key: pair for key, pair in unlike.items() if key not in sample_sizes}
+    sample_size_keys = {score.sample_size_key for score in a.metrics.values()}
+    conditions = {key: pair for key, pair in unlike.items() if key not in sample_size_keys}
     changes = []
     for key, score in ({} if conditions else a.metrics).items():
         other = b.score(key)
         if score.value is not None and other.value is not None:
-            is_alike = score.sample_size not in unlike
+            is_alike = score.sample_size_key not in unlike
             difference = _difference(score, other) if is_alike else Number()
             changes.append(Change(score, other, difference))
     digests = [each.context.get("generator_digest") for each in (a, b)]
@@ -139,13 +139,13 @@ def compare(a: Evaluation, b: Evaluation) -> Comparison:
 
 
 def _difference(a: Score, b: Score) -> Number:
-    """b - a, of scores that have values. Where both have replicates, the interval is of their difference:
+    """b - a, of scores that have values. Where both have deviations, the interval is of their difference:
     both had the same latents and real images, which were resampled alike. Elsewhere it is put together, where
     both have one."""
     assert a.value is not None and b.value is not None
     interval: Interval | None = None
-    if a.replicates and b.replicates:
-        before, after = (Estimate.restored(each.value, each.replicates) for each in (a, b))
+    if a.deviations and b.deviations:
+        before, after = (Estimate.restored(each.value, each.deviations) for each in (a, b))
         interval = (after - before).interval
     elif a.interval and b.interval:
         interval = difference_interval(a.value, a.interval, b.value, b.interval)

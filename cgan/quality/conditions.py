@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from cgan.base.errors import DataError
-from cgan.data.arrays import first_copies, pixels_digest
+from cgan.data.arrays import first_occurrences, pixels_digest
 from cgan.data.images import Images
 from cgan.models.generative import GenerativeModel
 from cgan.models.model_file import digest_of
@@ -35,7 +35,7 @@ from cgan.quality import feature_metrics, intervals
 from cgan.quality.accuracies import accuracy_estimates
 from cgan.quality.feature_metrics import FEATURE_METRICS, Gaussians
 from cgan.quality.intervals import JACKKNIFE_PARTS, Bins, Estimate, Estimates, bootstrap_weights
-from cgan.quality.judge import Accuracy, Judge, Prediction, conditional_accuracy, predict
+from cgan.quality.judge import Accuracy, Judge, Prediction, accuracy_of_predictions, predict
 from cgan.quality.likeness import MAX_SHIFT
 
 # Of fewer than 35 drawings, all right would not show that 90 % are (Wilson's interval).
@@ -112,13 +112,13 @@ class Conditions:
         self.training_features = self.training_features[: self.distance_images]
         self.training_labels = self.training_labels[: self.distance_images]
         judged = self.held_out_prediction
-        self.judge_accuracy: Accuracy = conditional_accuracy(judged.labels, labels, self.classes)
+        self.judge_accuracy: Accuracy = accuracy_of_predictions(judged.labels, labels, self.classes)
         random = torch.Generator().manual_seed(self.params.seed)
         # A CSV can be sorted by class: a part of the hold-out is picked from all of it.
         rows = torch.randperm(len(labels), generator=random)
         groups, group_of = self.held_out.groups, None
         if groups is not None and len(np.unique(groups)) >= MIN_GROUPS:
-            firsts = first_copies(groups[rows.numpy()])
+            firsts = first_occurrences(groups[rows.numpy()])
             rows = rows[torch.from_numpy(firsts).argsort(stable=True)]  # groups stand together
             group_of = torch.from_numpy(groups)[rows]
         self.shuffled_rows = rows
@@ -230,11 +230,11 @@ class Conditions:
         }
 
     def context(self, generator_digest: str) -> dict[str, Any]:
-        """The circumstances that every number depends on, whoever measured it. Two generators' numbers can be
-        compared if all of this but `generator_digest` is equal."""
-        floor = "training images, less what the judge knows of them by heart"
+        """The circumstances that every number depends on, whoever measured it. `compare` says which of them
+        may differ."""
+        real_score = "training images, less what the judge knows of them by heart"
         if not self.bias:
-            floor = "training images; too few are held out to know what the judge knows of them by heart"
+            real_score = "training images; too few are held out to know what the judge knows of them by heart"
         context = {
             "extractor": "judge, 128 features after ReLU",
             "extractor_digest": digest_of(self.judge.state_dict()),
@@ -242,7 +242,7 @@ class Conditions:
             "reference_digest": self.held_out.digest,
             "reference_images": len(self.held_out),
             "class_mix": "of the held-out images; accuracies are means over classes",
-            "floor": floor,
+            "real_score": real_score,
             "drawn_images": len(self.drawn_labels),
             "distance_images": self.distance_images,
             "neighbour_images": self.block_size,
@@ -254,7 +254,7 @@ class Conditions:
         }
         if self.held_out.groups is not None:
             # The same for all numberings of the same groups.
-            context["held_out_groups"] = pixels_digest(first_copies(self.held_out.groups))
+            context["held_out_groups"] = pixels_digest(first_occurrences(self.held_out.groups))
         return context | {"neighbours": feature_metrics.NEIGHBOURS}
 
 

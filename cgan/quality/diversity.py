@@ -4,9 +4,9 @@ Clark and Evans (Ecology 35, 1954) tell clustered points from scattered ones by 
 nearest neighbour, as a fraction of what is expected. Here real images say what is expected, and the distance
 is that of `likeness.pairwise_distances`, by which a moved or brightened copy is at 0.
 
-Among more images the nearest is nearer. So each image always has equally many others, MAX_OTHERS: the mean is
-over all subsets of so many, and thereby unbiased whatever the counts (a U-statistic). Its noise is the
-jackknife's.
+Among more images the nearest is nearer. So each image always has equally many others, at most
+MAX_OTHERS: the mean is over all subsets of so many, and thereby unbiased whatever the counts (a U-statistic).
+Its noise is the jackknife's.
 """
 
 import math
@@ -48,8 +48,8 @@ def diversity_score(by_class: Sequence[Estimate | None]) -> Score | None:
 WORST_CLASS_DIVERSITY = Metric(
     key="worst_class_diversity",
     name="diversity of the worst class",
-    meaning=f"how far a drawing is from the most similar of {MAX_OTHERS} others, moved ones included, in the "
-    "class that fares worst; 1 is like real",
+    meaning=f"how far a drawing is from the most similar of up to {MAX_OTHERS} others, moved ones included, "
+    "in the class that fares worst; 1 is like real",
     kind="number",
     measure=lambda drawn: diversity_score(drawn.diversities),
 )
@@ -59,9 +59,9 @@ def diversity_by_class(drawn: Tensor, labels: Tensor, training: Images) -> list[
     """The mean distance of a drawing to the nearest of MAX_OTHERS of its class, as a fraction of that of
     training images: around 1 for real images. `drawn` uint8 [N, C, H, W] of the classes `labels`.
 
-    None for a class with fewer than four drawings or different training images, and where training images
-    differ by no more than place and brightness. Sets of equal size have the
-    same replicates, so that in the quotient of two generators' the noise of the real images drops out.
+    None for a class with fewer than four drawings or distinct training images, and where training images
+    differ by no more than place and brightness. Sets of equal size are resampled alike, so much of the noise
+    of the real images drops out of the difference of two generators.
     """
 
     def estimate(label: int) -> Estimate | None:

@@ -30,8 +30,8 @@ from cgan.quality.judge import (
     Accuracy,
     Judge,
     Prediction,
-    accuracy,
-    conditional_accuracy,
+    accuracy_of_predictions,
+    judge_accuracy,
     predict,
     require_judge_of,
     train_judge,
@@ -54,7 +54,7 @@ METRICS: dict[str, Metric] = {
 
 
 class HasModel(Protocol):
-    """A `cgan.Generator`, or what has its `model`, which draws."""
+    """Anything with a `model` that draws, such as a `cgan.Generator`."""
 
     @property
     def model(self) -> GenerativeModel: ...
@@ -98,7 +98,7 @@ def evaluate(
     require_judge_of(judge, train)
     conditions = Conditions.prepare(judge.to(model.device), train, held_out, how, [model])
     drawn = model.draw(conditions.drawn_labels, how.seed, progress)
-    right = accuracy(judge, test) if test else None  # it may have no images
+    right = judge_accuracy(judge, test) if test else None  # it may have no images
     on_test_set = Number(value=right.value, interval=right.interval) if right else None
     context = conditions.context(digest_of(model.state_dict()))
     measured = measure(conditions, drawn, progress=progress)
@@ -138,7 +138,7 @@ class DrawnSet:
 
     @cached_property
     def accuracy(self) -> Accuracy:
-        return conditional_accuracy(self.prediction.labels, self.labels, self.conditions.classes)
+        return accuracy_of_predictions(self.prediction.labels, self.labels, self.conditions.classes)
 
     @cached_property
     def estimates(self) -> Estimates:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cgan.base.errors import CganError
 from cgan.base.files import read_json, write_json
-from cgan.base.report import CANNOT_TELL, Answer, Interval, Kind, Number, Report, Table, in_words
+from cgan.base.report import CANNOT_TELL, Answer, Interval, Kind, Number, Report, Table, as_text
 from cgan.base.text import percent
 from cgan.quality.proportions import joint_z, proportion_interval, wilson_interval
 
@@ -28,28 +28,28 @@ ABOVE_REAL = "odd ones are misread more often"
 
 @dataclass(frozen=True, kw_only=True)
 class MetricFacts:
-    """What a metric is. `sample_size`: the key of a context that says of how many images it is taken, where
-    its value depends on that (a Fréchet distance falls with it)."""
+    """What a metric is. `sample_size_key`: the key in a context of the number of images that it is computed
+    from, where its value depends on that (a Fréchet distance falls as it grows)."""
 
     key: str = ""
     name: str = ""
     meaning: str = ""
     better: Literal["higher", "lower"] = "higher"
     kind: Kind = "share"
-    sample_size: str = ""
+    sample_size_key: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score(Number, MetricFacts):
     """A metric's `value` with its 95 % interval, and `real`: what real images get in place of drawings.
 
-    `replicates` and `real_replicates`: less the value (`quality.intervals`); generators that were measured
+    `deviations` and `real_deviations`: of the replicates (`quality.intervals`). Generators that were measured
     alike had the same latents and images, which were resampled alike.
     """
 
     real_interval: Interval | None = None
-    replicates: Sequence[float] = field(default=(), repr=False)
-    real_replicates: Sequence[float] = field(default=(), repr=False)
+    deviations: Sequence[float] = field(default=(), repr=False)
+    real_deviations: Sequence[float] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ class Metric(MetricFacts):
 class ClassScores:
     """Scores of a class; None where too few images show them. `heldout`: its held-out images.
 
-    `accuracy`: share of the drawings asked for that the judge takes for it; `real_accuracy`: of its held-out
+    `accuracy`: share of its drawings that the judge recognises; `real_accuracy`: of its held-out
     images. `diversity`: as a fraction of that of its training images. `copies`: how many of `compared`
     drawings are nearer to a training image than real images are; `real_copies`, how many of `real_compared`
     real images are.
@@ -105,10 +105,10 @@ class Evaluation(Answer):
     `judge_on_test_set`: how often it is right on the data's own test set, where there is one.
 
     >>> evaluation = cgan.evaluate(run.generator, train, held_out, samples=300, gan_train_kimg=0)
-    >>> evaluation.is_about(run.generator.facts), evaluation.classes_short_of_real(0.0)
+    >>> evaluation.is_about(run.generator.facts), evaluation.classes_below_real(0.0)
     (True, [])
     >>> for label, words in evaluation.weakest_classes():
-    ...     accuracy, diversity = evaluation.shares_of_real(label)
+    ...     accuracy, diversity = evaluation.upper_shares_of_real(label)
     >>> evaluation.write(Path("evaluation.json"))
     >>> again = cgan.Evaluation.read(Path("evaluation.json"))
     >>> again.values()["recall"] == round(evaluation.score("recall").value, 5)
@@ -154,10 +154,10 @@ class Evaluation(Answer):
         needed = percent(self.min_judge_accuracy, 0)
         return f"it is right on only {percent(real)} of real images, where {needed} are needed"
 
-    def shares_of_real(self, label: int) -> tuple[float, float]:
-        """Accuracy and diversity of a class as fractions of real images', at the near ends of intervals at
-        95 % for all classes together (Bonferroni): below 1, it is clearly behind in one of them, whatever
-        chance explains. Infinite where it is not known."""
+    def upper_shares_of_real(self, label: int) -> tuple[float, float]:
+        """Upper bounds of a class's accuracy and diversity as fractions of real images', at 95 % for all
+        classes together (Bonferroni): below 1, it is behind by more than chance. Infinite where it is not
+        known."""
         row = self.classes[label]
         z = joint_z(len(self.classes))
         accuracy = diversity = math.inf
@@ -169,7 +169,7 @@ class Evaluation(Answer):
             diversity = row.diversity + z / joint_z(1) * reach
         return accuracy, diversity
 
-    def classes_short_of_real(self, part: float) -> list[int]:
+    def classes_below_real(self, part: float) -> list[int]:
         """The labels of the classes whose drawings the judge clearly sees right less often than this part of
         what it sees of real images: even the upper end of their interval, at 95 % for all classes together
         (Bonferroni), lies below. Few are held out, so real images count as the middle of their Wilson
@@ -189,11 +189,11 @@ class Evaluation(Answer):
         label of each, and in words in what it is further behind."""
         found = []
         for label, row in enumerate(self.classes):
-            accuracy, diversity = self.shares_of_real(label)
-            words = f"{in_words(row.diversity, digits=0)} as diverse as real images"
+            accuracy, diversity = self.upper_shares_of_real(label)
+            words = f"{as_text(row.diversity, digits=0)} as diverse as real images"
             if accuracy < diversity:
-                real = f"its {row.heldout:,} held-out images {in_words(row.real_accuracy)}"
-                words = f"{in_words(row.accuracy)} right, {real}"
+                real = f"its {row.heldout:,} held-out images {as_text(row.real_accuracy)}"
+                words = f"{as_text(row.accuracy)} right, {real}"
             found.append((min(accuracy, diversity), label, words))
         return [(label, words) for share, label, words in sorted(found) if share < 1]
 
@@ -205,7 +205,7 @@ class Evaluation(Answer):
             "Beside real images",
             ("metric", "drawings", "95 % interval", "real images", "better"),
             [
-                (row.name, row, row.interval_in_words, in_words(row.real, row.kind), row.better)
+                (row.name, row, row.interval_in_words, as_text(row.real, row.kind), row.better)
                 for row in measured
             ],
             notes=[score.meaning for score in measured],

@@ -81,7 +81,7 @@ FRECHET_DISTANCE = Metric(
     meaning="how far the drawings are from held-out real images, in the judge's features",
     better="lower",
     kind="number",
-    sample_size="distance_images",
+    sample_size_key="distance_images",
     measure=lambda drawn: drawn.beside_real("fid_judge"),
 )
 
@@ -113,14 +113,14 @@ RECALL = Metric(
     key="recall",
     name="recall",
     meaning="share of real images that are in the neighbourhood of a drawing",
-    sample_size="neighbour_images",
+    sample_size_key="neighbour_images",
     measure=lambda drawn: drawn.beside_real("recall"),
 )
 COVERAGE = Metric(
     key="coverage",
     name="coverage",
     meaning="share of real images with a drawing in their neighbourhood",
-    sample_size="neighbour_images",
+    sample_size_key="neighbour_images",
     measure=lambda drawn: drawn.beside_real("coverage"),
 )
 FEATURE_METRICS = (FRECHET_DISTANCE.key, RECALL.key, COVERAGE.key)

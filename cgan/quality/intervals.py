@@ -84,9 +84,9 @@ class Estimate:
 
     def score(self, real: Estimate | float) -> Score:
         """The numbers of a metric. `real`: what real images get."""
-        found = Score(value=self.value, interval=self.interval, replicates=self.deviations)
+        found = Score(value=self.value, interval=self.interval, deviations=self.deviations)
         if isinstance(real, Estimate):
-            return replace(found, real=real.value, real_replicates=real.deviations)
+            return replace(found, real=real.value, real_deviations=real.deviations)
         return replace(found, real=real)
 
 

@@ -152,7 +152,7 @@ def require_judge_of(judge: Judge, images: Images) -> None:
 
 @dataclass(eq=False)
 class Accuracy:
-    """Accuracy of a class network: the mean over the classes, and that of each, with intervals. `confusion`
+    """Accuracy of a classifier: the mean over the classes, and that of each, with intervals. `confusion`
     int64 [classes, classes]: rows asked for, columns judged. A class that was never asked for has none."""
 
     confusion: Tensor
@@ -165,16 +165,16 @@ class Accuracy:
         self.value, self.interval = mean_share([pair for pair in pairs if pair[1]])
 
 
-def conditional_accuracy(judged: Tensor, labels: Tensor, classes: int) -> Accuracy:
+def accuracy_of_predictions(judged: Tensor, labels: Tensor, classes: int) -> Accuracy:
     """The accuracy of class indices `judged` for those asked for, `labels`, both int64 [N]."""
     confusion = torch.bincount(labels * classes + judged, minlength=classes**2)
     return Accuracy(confusion.view(classes, classes))
 
 
-def accuracy(judge: Judge, data: Images) -> Accuracy:
+def judge_accuracy(judge: Judge, data: Images) -> Accuracy:
     """The accuracy with which the judge names the images' labels."""
     pixels, labels, _ = data.tensors
-    return conditional_accuracy(predict(judge, pixels).labels, labels, data.classes)
+    return accuracy_of_predictions(predict(judge, pixels).labels, labels, data.classes)
 
 
 def frechet_distance(real: Tensor, drawn: Tensor) -> float:

@@ -7,7 +7,7 @@ from cgan.models.hardware import deterministic
 from cgan.pipeline.inputs import Inputs
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.progress import progress
-from cgan.pipeline.project import DVC_METRICS, EVALUATION, METRICS_FILE
+from cgan.pipeline.project import EVALUATION, HEADLINE_FILE, METRICS_FILE
 from cgan.quality.evaluate import evaluate
 from cgan.stages.runner import log, run_stage
 
@@ -32,7 +32,7 @@ def main() -> None:
     evaluation.write(EVALUATION)
     numbers = evaluation.values()
     write_json(METRICS_FILE, {"quality": numbers})
-    write_json(DVC_METRICS, {key: numbers[key] for key in HEADLINE if key in numbers})
+    write_json(HEADLINE_FILE, {key: numbers[key] for key in HEADLINE if key in numbers})
     log.info(evaluation.report().sentence)
 
 

@@ -12,7 +12,7 @@ import torch
 from cgan.base import git
 from cgan.base.commands import CommandError
 from cgan.base.files import write_bytes
-from cgan.params.sections import TrainChoices
+from cgan.params.sections import AutoTrainParams
 from cgan.pipeline.project import SOURCE_FOLDER
 from cgan.pipeline.tracking import store
 from cgan.stages.runner import log
@@ -29,7 +29,7 @@ def project_tree() -> git.WorkingTree | None:
     return None
 
 
-def run_name(params: TrainChoices) -> str:
+def run_name(params: AutoTrainParams) -> str:
     """`seed 1 · 26 Nov 17:30`, with the name of DVC's experiment."""
     parts = [f"seed {params.seed}", os.environ.get("DVC_EXP_NAME")]
     return " · ".join([*filter(None, parts), time.strftime("%d %b %H:%M")])

@@ -98,7 +98,7 @@ def send_results(run: TrackedRun, evaluation: Evaluation, facts: Facts) -> None:
     save = functools.partial(save_mlflow_model, GENERATOR)
     tags = {"digest": facts["digest"], NOTE_TAG: model_note(run.run_id)}
     run.log_model(save, int(facts.get("steps", 0)), tags)
-    run.log_numbers({f"quality/{key}": value for key, value in evaluation.values().items()})
+    run.log_final_metrics({f"quality/{key}": value for key, value in evaluation.values().items()})
     strip = store.strip_markdown(run.run_id) if STRIP.is_file() else ""
     note = replace(report, tables=()).as_markdown(strip)
     run.set_tags({NOTE_TAG: note, store.QUALITY_TAG: report.sentence})

@@ -14,7 +14,7 @@ from cgan.drawing.class_names import names_in
 from cgan.models.generative import GenerativeModel
 from cgan.models.hardware import deterministic
 from cgan.models.model_file import load_discriminator, load_generator
-from cgan.models.sampling import Picture, save_png
+from cgan.models.sampling import ImageArray, save_png
 from cgan.pipeline import project
 from cgan.quality.evaluation import Evaluation
 from cgan.stages.runner import log, run_stage
@@ -62,7 +62,7 @@ def main() -> None:
     write_text(project.CURVES_HTML, plots.curves_html(figures + plots.training_curves(probes)))
 
 
-def beside_real(drawings: Tensor, labels: Tensor, sheet: Path) -> Picture:
+def beside_real(drawings: Tensor, labels: Tensor, sheet: Path) -> ImageArray:
     """The contact sheet of real images, and to its right the drawings of each class."""
     with Image.open(sheet) as file:
         real = np.asarray(file)
@@ -77,17 +77,17 @@ def beside_real(drawings: Tensor, labels: Tensor, sheet: Path) -> Picture:
     return np.concatenate([np.asarray(caption), both])
 
 
-def latent_interpolation(model: GenerativeModel, steps: int) -> Picture:
-    """A row per class (the first 10), on the same way from one latent to another; a sheet that says so
-    without latents."""
+def latent_interpolation(model: GenerativeModel, steps: int) -> ImageArray:
+    """A row per class (the first 10), along the same path from one latent to another; without latents a sheet
+    that says so."""
     rows = min(model.classes, MAX_ROWS)
     images = model.interpolation(torch.arange(rows), steps, SEED)
     if images is None:
-        return plots.sheet_with("This generator has no latents: no way leads from one to another.")
+        return plots.sheet_with("This generator has no latents: no path leads from one to another.")
     return _grid(images, rows)
 
 
-def _grid(images: Tensor, rows: int, width: int = WIDTH) -> Picture:
+def _grid(images: Tensor, rows: int, width: int = WIDTH) -> ImageArray:
     """Images uint8 [N, C, H, W] in `rows` rows, enlarged up to `width` pixels."""
     grid = images.unflatten(0, (rows, -1))
     scale = max(1, width // (grid.shape[1] * images.shape[-1]))

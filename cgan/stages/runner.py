@@ -43,7 +43,7 @@ def run_stage(stage: Callable[[], None]) -> None:
 
 
 def _in_words(error: Exception) -> str:
-    """The message for a CganError or a full machine; empty for any other error."""
+    """The message for a CganError, no memory, or an OSError about a file; empty for any other error."""
     if isinstance(error, CganError):
         return str(error)
     again = "Then run `dvc repro` again: a training goes on from its last checkpoint."
@@ -52,7 +52,7 @@ def _in_words(error: Exception) -> str:
         advice = "End other programs, lower `train.batch_size`, or set `train.device: cpu`"
         return f"out of memory ({details}). {advice}. {again}"
     if isinstance(error, OSError) and error.filename:
-        advice = "Free some space. " if error.errno in NO_SPACE else ""
+        advice = "Free some space. " if error.errno in NO_SPACE else "Mend that. "
         return f"{error.filename}: {error.strerror}. {advice}{again}"
     return ""
 

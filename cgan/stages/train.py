@@ -31,8 +31,8 @@ from cgan.quality.judge import load_judge
 from cgan.stages.origin import keep_source, origin_tags, project_tree, run_name
 from cgan.stages.runner import log, run_stage
 from cgan.training.auto import choose
-from cgan.training.fingerprint import determining_facts
 from cgan.training.loop import TrainingResult, train_chosen, training_facts
+from cgan.training.provenance import determining_facts
 from cgan.training.records import write_records
 from cgan.training.state import HISTORY_COLUMNS, PROBE_COLUMNS
 
@@ -91,7 +91,7 @@ def tracked_training(folder: Path, training: TrainingRecord) -> Iterator[LiveTra
 
     A training that was killed or interrupted is taken up with the key, name and start time that it had.
     """
-    in_progress = folder / project.TRAINING_IN_PROGRESS
+    in_progress = folder / project.IN_PROGRESS_NAME
     if in_progress.is_file():
         begun = read_json(in_progress)
         kept = {key: begun[key] for key in KEPT_KEYS if key in begun}
@@ -116,8 +116,8 @@ def tracked_training(folder: Path, training: TrainingRecord) -> Iterator[LiveTra
 
 
 def recorded_params(params: Params, chosen: TrainParams) -> dict[str, Any]:
-    """The params, flat, with a number for each `auto`. Not those that are read after the training: they may
-    change before it is resumed, and MLflow refuses that."""
+    """The params, flat, with a number for each `auto`; without the sections that change neither the training
+    nor its numbers."""
     sections = params.model_dump(by_alias=True, exclude={"gate", "sweep", "tracking"})
     return flatten(sections | {"train": chosen.relevant() | {"seed": chosen.seed}})
 

@@ -11,7 +11,7 @@ from cgan.models.hardware import choose_hardware, deterministic
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.progress import progress
 from cgan.pipeline.project import HOLDOUT_DATA, JUDGE, JUDGE_METRICS, TRAIN_DATA
-from cgan.quality.judge import accuracy, save_judge, train_judge
+from cgan.quality.judge import judge_accuracy, save_judge, train_judge
 from cgan.stages.runner import log, run_stage
 
 
@@ -22,7 +22,7 @@ def main() -> None:
     hardware = choose_hardware(params.train.device, "auto")
     log.info("Training the judge on %d images (%s) …", len(data), hardware.device)
     judge = train_judge(data, params.train_judge, hardware, partial(progress, "judge")).cpu()
-    estimate = accuracy(judge, holdout)
+    estimate = judge_accuracy(judge, holdout)
     right, (low, high) = estimate.value, estimate.interval
     facts = {"params": params.train_judge.model_dump(), "data_digest": data.digest}
     save_judge(JUDGE, judge, facts | {"torch": torch.__version__})

@@ -1,4 +1,4 @@
-"""All rules by which a param that is `auto` gets a value that suits the images.
+"""Chooses the kind of generator, and for a GAN the values of params that are `auto`, by the images.
 
 Images are easy where each lies near others of its class, as digits do: then one pass per step is enough. They
 are hard where they lie far apart, because a discriminator memorises them, or where their classes are hard to
@@ -24,7 +24,7 @@ from cgan.data.images import Images
 from cgan.models.generative import GenerativeModel, class_of
 from cgan.models.kinds import KINDS
 from cgan.models.local_score import may_be_photographs
-from cgan.params.sections import TrainChoices, TrainParams
+from cgan.params.sections import AutoTrainParams, TrainParams
 
 # Shen et al., arXiv:2103.00430: one pass takes three quarters of the time of two, and needs no more images.
 PARAMS_FOR_EASY_IMAGES = {
@@ -81,10 +81,10 @@ class Choice:
     model: GenerativeModel | None = None
 
 
-def choose(params: TrainChoices, images: Images) -> Choice:
+def choose(params: AutoTrainParams, images: Images) -> Choice:
     """A value for each `auto`; others stay, but for a batch larger than the data and what the demo lacks. A
-    local score sampler is taken for photographs, unless the params say which generator, or how long to train.
-    Raises DataError where params ask for a kind that is not trained and a class has no images."""
+    local score sampler is taken for photographs that it draws fast enough, unless the params say which
+    generator, or how long to train. Raises DataError for an untrained kind where a class has no images."""
     if params.generator != "auto":
         if KINDS[params.generator].is_trained:
             return choose_gan(params, images)
@@ -98,7 +98,7 @@ def choose(params: TrainChoices, images: Images) -> Choice:
     return choose_gan(params, images)
 
 
-def choose_gan(params: TrainChoices, images: Images) -> Choice:
+def choose_gan(params: AutoTrainParams, images: Images) -> Choice:
     """A value for each `auto` of a GAN, even where a sampler would suit the images."""
     neighbours = measure_neighbours(images)
     values_for_auto, advice = dict[str, Any](PARAMS_FOR_EASY_IMAGES), ""
@@ -136,7 +136,7 @@ def choose_gan(params: TrainChoices, images: Images) -> Choice:
     return Choice(resolved, ", ".join(reasons), advice)
 
 
-def choose_untrained(kind: str, params: TrainChoices, images: Images) -> Choice:
+def choose_untrained(kind: str, params: AutoTrainParams, images: Images) -> Choice:
     """A generator of a kind that is not trained. Raises DataError for a class without images."""
     if empty := images.classes_without_images:
         raise DataError(
@@ -159,7 +159,7 @@ def choose_untrained(kind: str, params: TrainChoices, images: Images) -> Choice:
 
 
 def resolve(
-    params: TrainChoices, values_for_auto: Mapping[str, Any] = PARAMS_FOR_EASY_IMAGES
+    params: AutoTrainParams, values_for_auto: Mapping[str, Any] = PARAMS_FOR_EASY_IMAGES
 ) -> TrainParams:
     """The params, with the value from `values_for_auto` in the place of each `auto`."""
     values, values_for_auto = params.model_dump(), dict(values_for_auto)

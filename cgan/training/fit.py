@@ -29,11 +29,11 @@ from cgan.models.networks import DiscriminatorNetwork
 from cgan.models.sampling import encode_png
 from cgan.params.checks import check_section
 from cgan.params.presets import preset_params
-from cgan.params.sections import TrainChoices, TrainParams
+from cgan.params.sections import AutoTrainParams, TrainParams
 from cgan.quality.judge import Judge, require_judge_of
 from cgan.training.auto import Choice, choose
-from cgan.training.fingerprint import determining_facts
 from cgan.training.loop import TrainingResult, train_chosen, training_facts
+from cgan.training.provenance import determining_facts
 from cgan.training.state import HISTORY_COLUMNS, PROBE_COLUMNS, Record
 
 FALLBACK_PREVIEW_CLASSES = 20  # shown by `Run.preview` after a training that made no preview
@@ -145,23 +145,23 @@ def fit(
     (3, 8, 12)
 
     `preset`: default, fast, best, gpu, demo or local_score (`cgan.params.presets`). `params`: any param of a
-    training by its name, such as `total_kimg=320.0` or `device="cuda"`; `TrainChoices` in
-    `cgan.params.sections` has them all, with defaults and limits. Where one is `auto`, the images decide:
-    `run.choice` says what, and why. With the same images, params and torch on one kind of machine, the same
-    seed gives the same bytes, also in `dvc repro`.
+    training by its name, such as `total_kimg=320.0` or `device="cuda"`; `AutoTrainParams` in
+    `cgan.params.sections` has them all, with defaults and limits. Where one is `auto`, the images or
+    the machine decide: `run.choice` says what, and why. With the same images, params and torch on one kind of
+    machine, the same seed gives the same bytes, also in `dvc repro`.
 
     `folder` keeps checkpoints: after a crash the same call goes on from the last one, and a finished one
-    returns at once. While one call trains there, the same call elsewhere is refused.
+    trains no more. While one call trains there, the same call elsewhere is refused.
 
-    `judge`, trained on the same images, probes the quality during the training, and stops one that has
-    collapsed. `progress=False` shows no bar.
+    `judge`, trained on the same images, probes the quality during the training, and stops one that collapses
+    after the first 32 kimg. `progress=False` shows no bar.
 
     Ctrl-C, or a notebook's stop button, ends the training after this step: the run has the generator so far,
     and `run.finished` is False. A second one raises KeyboardInterrupt.
 
-    Raises ParamsError for a param that does not exist or does not fit, DataError for no images, none of
-    some class, or a judge of others, CganError for a folder that is in use, and TrainingError where the
-    training diverges.
+    Raises ParamsError for a param that does not exist or does not fit, DataError for fewer than two images,
+    none of some class, or a judge of others, CganError for a folder that is in use, and TrainingError where
+    the training diverges or collapses.
     """
     if not isinstance(images, Images):
         raise CganError(
@@ -178,7 +178,7 @@ def fit(
         require_judge_of(judge, images)
     values = preset_params(preset) | {"seed": seed} | params
     own = "preset", "folder", "judge", "progress"
-    choices = check_section(TrainChoices, "train", values, "cgan.fit", *own)
+    choices = check_section(AutoTrainParams, "train", values, "cgan.fit", *own)
     hardware = choose_hardware(choices.device, choices.precision)
     choice = choose(choices, images)
     p = choice.params

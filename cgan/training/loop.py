@@ -26,8 +26,8 @@ from cgan.params.sections import TrainParams
 from cgan.quality.judge import Judge
 from cgan.training.auto import Choice
 from cgan.training.batches import Feed, learning_rate
-from cgan.training.fingerprint import data_facts
 from cgan.training.monitoring import ProbeMonitor, draw_preview, preview_steps, probe_steps
+from cgan.training.provenance import data_facts
 from cgan.training.records import preview_paths
 from cgan.training.state import (
     HISTORY_COLUMNS,
@@ -63,7 +63,7 @@ class TrainingResult:
 
 
 class Divergence(TrainingError):  # noqa: N818 - like StopIteration
-    """The training went wrong by itself: a loss is not a finite number, or a class has collapsed."""
+    """The training went wrong by itself: a loss or weight is not finite, or a class has collapsed."""
 
     def __init__(self, step: int, problem: str, advice: str) -> None:
         super().__init__(
@@ -106,7 +106,7 @@ def train(
     values by name, and their step; `monitor` probes quality. `should_stop` is asked after every step: if so,
     a checkpoint is saved, and the result is what was trained so far.
 
-    Raises ParamsError when params and data don't fit, and Divergence when a loss is not a finite number or a
+    Raises ParamsError when params and data don't fit, and Divergence when a loss or weight is not finite or a
     class collapses; then no checkpoint of that interval is saved.
     """
     hardware = choose_hardware(params.device, params.precision)
@@ -193,7 +193,7 @@ def probe(state: TrainState, monitor: ProbeMonitor) -> dict[str, float]:
     """Quality of the generator's EMA now. Raises Divergence when it has collapsed."""
     quality = monitor.probe(state.generator_ema)
     state.probes.append({"step": state.step, "progress/kimg": state.kimg, **quality})
-    if problem := monitor.problem(state.probes):
+    if problem := monitor.collapse_message(state.probes):
         advice = (
             f"Lower {setting('train.lr')} or {setting('train.class_logit_weight')}, raise "
             f"{setting('train.r1_gamma')}, or, with few images, set {setting('train.updates', 'two_passes')}."

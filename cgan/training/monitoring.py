@@ -1,7 +1,7 @@
-"""Previews and probes between the steps. None of it changes the training.
+"""Previews and probes between the steps, which change no weight.
 
-A probe compares 1,000 drawings with training images by the judge's features. It ends a training in which a
-class is drawn as one and the same picture.
+A probe compares 1,000 drawings with training images by the judge's features. Two in a row, after
+WARM_UP_KIMG, that see a class drawn as nearly one picture end the training.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from torch import Tensor
 from cgan.data.contact_sheet import add_row_names, image_grid
 from cgan.data.images import Images
 from cgan.models.networks import GeneratorNetwork
-from cgan.models.sampling import Picture, to_uint8
+from cgan.models.sampling import ImageArray, to_uint8
 from cgan.quality.judge import Judge, frechet_distance, predict
 from cgan.training.state import PROBE_METRICS, Record, TrainState
 
@@ -66,7 +66,7 @@ class ProbeMonitor:
         )
         return dict(zip(PROBE_METRICS, values, strict=True))
 
-    def problem(self, probes: Sequence[Record]) -> str | None:
+    def collapse_message(self, probes: Sequence[Record]) -> str | None:
         """The collapse of a class, in words, if the last COLLAPSES_IN_A_ROW of `probes` show one."""
         last = [probe for probe in probes if probe["progress/kimg"] > WARM_UP_KIMG]
         worst = [probe["probe/diversity_worst_class"] for probe in last[-COLLAPSES_IN_A_ROW:]]
@@ -101,7 +101,7 @@ def preview_steps(count: int, total_steps: int) -> set[int]:
 
 
 @torch.no_grad()
-def draw_preview(state: TrainState, names: list[str]) -> Picture:
+def draw_preview(state: TrainState, names: list[str]) -> ImageArray:
     """Drawings of the generator's EMA: a row per class (the first 50), and a column per latent, always the
     same ones."""
     p = state.params

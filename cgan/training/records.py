@@ -26,7 +26,7 @@ def write_records(path: Path, columns: Sequence[str], records: Sequence[Record])
 
 
 def read_records(path: Path) -> list[Record]:
-    """The records that `write_records` wrote."""
+    """The rows of a file of `write_records`: names without `progress/`, values to six digits."""
     names, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
     return [dict(zip(names, map(float, row), strict=True)) for row in rows]
 

@@ -71,7 +71,7 @@ class Difference:
 
     @property
     def gain(self) -> Number:
-        """The difference in percentage points."""
+        """The difference of the accuracies, as a fraction; shown in points."""
         value = self.with_drawings - self.without
         return Number(value=value, interval=self.interval, kind="points")
 

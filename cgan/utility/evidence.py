@@ -18,7 +18,7 @@ from cgan.base.text import duration, percent
 from cgan.data.images import Images, joined
 from cgan.data.splitting import units_of
 from cgan.models.hardware import choose_hardware, deterministic
-from cgan.params.sections import JudgeParams, TrainChoices
+from cgan.params.sections import AutoTrainParams, JudgeParams
 from cgan.quality.evaluate import HasModel, require_matching, shared_images
 from cgan.utility import pretrained
 from cgan.utility.effect import Difference, Effect, effect, pooled
@@ -45,8 +45,8 @@ ANSWERS = {
 TOLERANCE = 0.01  # a difference of accuracies that does not matter
 MAX_PRETRAINED_IMAGES = 20_000  # to train on, for a pretrained network looks at 60 a second
 PRETRAINED_MARGIN = 0.02  # of accuracy, by which the pretrained network is worth a word
-TIMES_GUESSING = 2  # a classifier that is right less often hardly recognises the classes
-MIN_SEEDS = 2  # their spread is part of the interval
+MIN_TIMES_CHANCE = 2  # a classifier that is right less often hardly recognises the classes
+MIN_ROUNDS = 2  # their spread is part of the interval
 FEW_DRAWINGS = 0.1  # of the images: fewer are said to be few
 # The code that decides what a classifier learns.
 CODE = ("data/splitting.py", "utility/*.py", "models/*.py", "quality/judge.py", "training/*.py")
@@ -157,7 +157,7 @@ class Evidence(Answer):
                 "Better than any of these: logistic regression on a pretrained network's features gets "
                 f"{percent(by_pretrained)} right, without drawings."
             )
-        if overall.without < TIMES_GUESSING * guessing:
+        if overall.without < MIN_TIMES_CHANCE * guessing:
             reasons.append(
                 "Even without drawings the classifier hardly recognises these classes (guessing gets "
                 f"{percent(guessing)}), so nothing can be said about drawings either. It needs more images, "
@@ -181,15 +181,15 @@ def evidence(
     per_class: int | None = None,
     tolerance: float = TOLERANCE,
     recipe: JudgeParams | None = None,
-    training: TrainChoices | None = None,
+    training: AutoTrainParams | None = None,
     folder: Path | str | None = None,
     device: str = "auto",
     seed: int = 1,
     progress: Progress = progress_bar,
     say: Callable[[str], None] = print,
 ) -> Evidence:
-    """Answer to whether drawings help a classifier, which is trained with and without them and tested on
-    images that neither it nor the generator has seen. Takes minutes: four classifiers a round.
+    """Test whether drawings help a classifier: it is trained with and without them, and tested on images that
+    neither it nor the generator has seen. Takes minutes: four classifiers a round.
 
     >>> answer = cgan.evidence(train, held_out, run.generator, seeds=2)
     2 rounds of 4 classifiers each …
@@ -210,7 +210,7 @@ def evidence(
 
     Raises DataError where the sets do not belong together, and CganError where no class lacks images.
     """
-    require_seeds(folds or seeds)
+    require_rounds("folds" if folds is not None else "seeds", seeds if folds is None else folds)
     hardware = choose_hardware(device, "auto")
     recipe = recipe or JudgeParams()
     made_by = recipe.model_dump(), torch.__version__, str(hardware)
@@ -218,7 +218,7 @@ def evidence(
         kept_in = Path(folder or temporary)
         if folds is not None and generator is None:
             data = joined(train, held_out)
-            training = training or TrainChoices()
+            training = training or AutoTrainParams()
             fold_of = assign_folds(data.labels, units_of(data), folds, seed, data.class_names)
             asked = data.digest, fold_of.tolist(), per_class, seed, training.model_dump()
             place = kept_in / _digest(*asked, *made_by)
@@ -286,9 +286,9 @@ def require_comparable(train: Images, held_out: Images, generator: HasModel | Im
         require_matching(generator.model, train, held_out)
 
 
-def require_seeds(count: int) -> None:
-    """Raises CganError for fewer than MIN_SEEDS."""
-    if count < MIN_SEEDS:
+def require_rounds(name: str, count: int) -> None:
+    """Raises CganError for fewer rounds than MIN_ROUNDS; `name`: of the argument that says how many."""
+    if count < MIN_ROUNDS:
         raise CganError(
-            f"seeds is {count}, expected at least {MIN_SEEDS}: their spread is part of the interval."
+            f"{name} is {count}, expected at least {MIN_ROUNDS}: their spread is part of the interval."
         )

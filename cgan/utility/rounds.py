@@ -21,11 +21,11 @@ from cgan.data.arrays import IntArray, image_digests
 from cgan.data.images import Images
 from cgan.data.splitting import units_of
 from cgan.models.hardware import Hardware, choose_hardware
-from cgan.params.sections import JudgeParams, TrainChoices
+from cgan.params.sections import AutoTrainParams, JudgeParams
 from cgan.quality.judge import Judge, load_judge, predict, save_judge, train_judge
 from cgan.training.auto import Choice, choose
-from cgan.training.fingerprint import determining_facts
 from cgan.training.loop import train_chosen
+from cgan.training.provenance import determining_facts
 from cgan.utility import pretrained
 from cgan.utility.effect import DRAWN, Outcome
 
@@ -39,20 +39,20 @@ METHOD_NAMES = {
     pretrained.PRETRAINED: "logistic regression on a pretrained network's features",
 }
 CLASSIFIERS = ("augmented", "balanced_loss", "repeated", DRAWN)  # the methods with one of their own
-TIMED_KIMG = 1.0  # of a classifier, and
-TIMED_STEPS = 30  # of a generator, by which the time is told beforehand
+TIMED_KIMG = 1.0  # of a classifier, by which its time is told beforehand
+TIMED_STEPS = 30  # of a generator, likewise
 MAX_EQUAL_RATIO = 1.25  # of the largest class to the smallest: up to it classes are about equal
 BASELINES = ("augmented", LOGIT_ADJUSTED, "balanced_loss", "repeated")
 
 
 @dataclass(frozen=True, eq=False)
 class PartGenerator:
-    """A generator to be trained on `images`, a part of all, that draws `labels` int64 [M] by `seed`. In
-    `folder` it has one of its own, with its training, which goes on from there."""
+    """A generator to be trained on `images`, a part of all, that draws `labels` int64 [M] by `seed`. A
+    folder in `folder` keeps its checkpoints, from which an interrupted training goes on."""
 
     name: str
     images: Images
-    training: TrainChoices
+    training: AutoTrainParams
     folder: Path
     labels: IntArray
     seed: int
@@ -156,7 +156,7 @@ class Round:
 def rounds_by_fold(
     data: Images,
     fold_of: IntArray,
-    training: TrainChoices,
+    training: AutoTrainParams,
     per_class: int | None,
     seed: int,
     recipe: JudgeParams,

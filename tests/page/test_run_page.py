@@ -20,7 +20,7 @@ from cgan.models.model_file import load_generator, save_generator
 from cgan.models.networks import Architecture, build_generator
 from cgan.page.classes import MISREAD, MORE_IMAGES, advice_on, judged_classes
 from cgan.page.image_facts import NEIGHBOURS_SHOWN, doubtful_labels, tile
-from cgan.page.run_page import page_facts, render_page
+from cgan.page.run_page import render_page, template_values
 from cgan.page.write_page import write_page
 from cgan.pipeline import project
 from cgan.pipeline.params_file import load_params
@@ -188,7 +188,7 @@ def test_the_page_holds_metrics_previews_and_origin(copied: Project) -> None:
 @pytest.mark.usefixtures("copied")
 def test_drawings_stand_beside_their_nearest_training_images() -> None:
     contents = contents_of(load_params())
-    drawn = page_facts(contents)["drawn"]
+    drawn = template_values(contents)["drawn"]
     random, worst = drawn["beside_training"].values()
     sure = [one["probability"] for one in worst]
     assert sure == sorted(sure) and max(sure) <= max(one["probability"] for one in random)

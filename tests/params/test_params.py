@@ -17,7 +17,7 @@ from cgan.base.errors import ParamsError
 from cgan.base.settings import as_keywords
 from cgan.params.checks import check_params, check_section
 from cgan.params.presets import PRESETS
-from cgan.params.sections import Params, TrainChoices, flatten, param_names
+from cgan.params.sections import AutoTrainParams, Params, flatten, param_names
 from cgan.pipeline.params_file import apply_preset, load_params, parse_yaml, set_params
 from cgan.training.auto import resolve
 
@@ -55,9 +55,9 @@ def test_the_repository_has_every_param_with_its_default(path: Path) -> None:
 
 
 def test_params_by_name_are_checked_as_those_of_a_file() -> None:
-    check = functools.partial(check_section, TrainChoices, "train", name="fit()")
+    check = functools.partial(check_section, AutoTrainParams, "train", name="fit()")
     found = check({"lr": np.float64(0.25), "seed": np.int64(7)})
-    assert found == TrainChoices(lr=0.25, seed=7) and type(found.lr) is float
+    assert found == AutoTrainParams(lr=0.25, seed=7) and type(found.lr) is float
     for values, words in (
         ({"bacth_size": 2}, "fit(): unknown key `bacth_size`; did you mean `batch_size`?"),
         ({"lr": 0, "batch_size": 1}, "fit(): 2 problems:\n  - `lr`: "),
@@ -69,7 +69,7 @@ def test_params_by_name_are_checked_as_those_of_a_file() -> None:
 
 def test_length_is_counted_in_images_and_is_at_least_a_step() -> None:
     for batch_size, kimg, steps in ((64, 160.0, 2500), (100, 0.16, 2), (64, 0.001, 1)):
-        assert resolve(TrainChoices(batch_size=batch_size, total_kimg=kimg)).total_steps == steps
+        assert resolve(AutoTrainParams(batch_size=batch_size, total_kimg=kimg)).total_steps == steps
 
 
 NAMES = "validate.class_names"

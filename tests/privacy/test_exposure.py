@@ -13,7 +13,7 @@ from torch import Tensor
 from cgan.base.errors import DataError
 from cgan.base.progress import silent
 from cgan.data.images import Images, joined
-from cgan.params.sections import TrainChoices
+from cgan.params.sections import AutoTrainParams
 from cgan.privacy.candidates import Candidates
 from cgan.privacy.exposure import exposure, log_distances, may_be_mirrored, pixel_distances
 
@@ -128,7 +128,7 @@ def test_some_of_both_sides_are_asked_about(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_two_shadows_of_a_division_share_no_group(tmp_path: Path) -> None:
     parts = uneven(times=2).split(0.3, seed=2)
     candidates = Candidates.choose(*parts, seed=1)
-    made = candidates.shadows(TrainChoices(seed=5), 4, parts[0].labels, tmp_path, silent)
+    made = candidates.shadows(AutoTrainParams(seed=5), 4, parts[0].labels, tmp_path, silent)
     groups = candidates.images.groups
     assert groups is not None and (made[0][1] != made[2][1]).any()
     for (one, unseen), (other, seen) in (made[:2], made[2:]):

@@ -22,7 +22,7 @@ from cgan.cli import app
 from cgan.data.images import Images, joined, load_images, save_images
 from cgan.models.local_score import LocalScoreSampler, LocalScoreSettings
 from cgan.models.networks import Architecture, build_generator
-from cgan.params.sections import JudgeParams, TrainChoices
+from cgan.params.sections import AutoTrainParams, JudgeParams
 from cgan.pipeline.params_file import load_params
 from cgan.quality import judge as judges
 from cgan.quality.evaluate import METRICS
@@ -31,7 +31,7 @@ from cgan.stages import evaluate
 
 Ask = Callable[..., Any]  # a function of the library, asked as its users may wrongly do, too
 SHORT = JudgeParams(total_kimg=0.2, seed=1)
-TINY_GAN = TrainChoices(**TINY["train"])
+TINY_GAN = AutoTrainParams(**TINY["train"])
 CLASSIFIERS = 4  # of a round
 OWN_ANSWER = Path("reports/sharing.json")
 GENERATOR, JUDGE = "models/generator.safetensors", "models/judge.safetensors"
@@ -247,7 +247,7 @@ def test_whatever_decides_a_classifier_names_its_folder(tmp_path: Path) -> None:
         (
             *(drawn, drawn | {"per_class": 99}, drawn | {"seed": 2}, drawn | {"recipe": other}),
             *({"generator": untrained(seed=1)}, folded, {"folds": 4}, folded | {"per_class": 99}),
-            *(folded | {"seed": 2}, folded | {"training": TrainChoices(seed=5)}),
+            *(folded | {"seed": 2}, folded | {"training": AutoTrainParams(seed=5)}),
         ),
         start=1,
     ):
@@ -383,6 +383,7 @@ def test_what_does_not_belong_together_is_refused() -> None:
         ("evidence", renamed, generator, {}, "^held_out: .* pear, apple, fig"),
         ("evidence", held_out, mixed, {}, r"generator: \d+ of the tested images are among"),
         ("evidence", held_out, generator, {"seeds": 1}, "seeds is 1, expected at least 2"),
+        ("evidence", held_out, None, {"folds": 1}, "folds is 1, expected at least 2"),
         ("evidence", held_out, None, {}, "a generator or drawings, or else `folds`"),
         ("sharing", held_out, colour, {}, r"train: expected .*; found \(3, 1, 8, 12\)"),
         ("sharing", held_out, train.at([]), {}, "generator: expected drawings .* found none"),

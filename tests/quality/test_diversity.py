@@ -95,7 +95,7 @@ def test_a_class_of_one_picture_has_no_diversity(beside_a_good_class: bool) -> N
     assert found[0] and found[0].value < 0.01 and found[0].interval[1] < 0.01
     score = diversity_score(found)
     assert score and score.value == found[0].value and score.interval is None
-    assert max(map(abs, score.replicates)) < 0.01, "as the class's own"
+    assert max(map(abs, score.deviations)) < 0.01, "as the class's own"
     assert score.real is not None and 0.5 < score.real <= 1 + 1e-9
 
 

@@ -162,9 +162,9 @@ def test_where_all_or_none_count_the_interval_is_wilsons() -> None:
         found = Estimate.centred(value, wilson_replicates(value, 20))
         assert found.interval == pytest.approx(interval, abs=1e-4)
         score = found.score(found - found)  # as an evaluation keeps it
-        restored = Estimate.restored(score.value, score.replicates)
+        restored = Estimate.restored(score.value, score.deviations)
         assert restored.interval == pytest.approx(interval, abs=1e-4)
-        assert Estimate.restored(score.real, score.real_replicates).interval == (0, 0)
+        assert Estimate.restored(score.real, score.real_deviations).interval == (0, 0)
     real = points(12, 0, 1)
     conditions = conditions_of(real, real, torch.arange(24) % 3)
     coverage = conditions.feature_estimates(torch.cat([real, real]), "drawn")["coverage"]

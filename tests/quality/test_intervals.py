@@ -58,7 +58,7 @@ def test_falling_short_is_bonferronis_of_wilsons() -> None:
     classes = [ClassScores(heldout=10**9, real_accuracy=1.0)] * 3
     evaluation = Evaluation(metrics={}, classes=classes, confusion=confusion)
     for limit, short in ((0.9130, []), (0.9142, [0])):
-        assert evaluation.classes_short_of_real(limit) == short
+        assert evaluation.classes_below_real(limit) == short
     # Of four held-out images all are right: the middle of Wilson's interval is .7551.
     few = replace(evaluation, classes=[replace(classes[0], heldout=4)] * 3)
-    assert few.classes_short_of_real(1.20) == [] and few.classes_short_of_real(1.22) == [0]
+    assert few.classes_below_real(1.20) == [] and few.classes_below_real(1.22) == [0]

@@ -16,7 +16,7 @@ from cgan.data.images import Images
 from cgan.models.model_file import digest_of, save_tensors
 from cgan.params.sections import JudgeParams
 from cgan.quality import judge as judges
-from cgan.quality.judge import Judge, accuracy, load_judge, predict, train_judge
+from cgan.quality.judge import Judge, judge_accuracy, load_judge, predict, train_judge
 
 
 def params_of(**changes: Any) -> JudgeParams:
@@ -39,10 +39,10 @@ def test_a_judge_names_digits_that_it_never_saw(monkeypatch: pytest.MonkeyPatch)
     judge = train_judge(digits.at(slice(1500)), params_of(total_kimg=10.0), CPU)
     others = digits.at(slice(3000, None))
     pixels, labels, _ = others.tensors
-    assert accuracy(judge, others).value > 0.9
-    assert accuracy(judge, Images(pixels, (labels + 1) % 10)).value < 0.05
+    assert judge_accuracy(judge, others).value > 0.9
+    assert judge_accuracy(judge, Images(pixels, (labels + 1) % 10)).value < 0.05
     # Three pixels down and right: without the moves in its training 59 % are named, with them 86 %.
-    assert accuracy(judge, Images(pixels.roll((3, 3), dims=(2, 3)), labels)).value > 0.75
+    assert judge_accuracy(judge, Images(pixels.roll((3, 3), dims=(2, 3)), labels)).value > 0.75
 
     some, before = pixels[:70], pixels[:70].clone()
     verdict, apart = predict(judge, some), predict(judge, some, batch=9)

@@ -14,22 +14,23 @@ from conftest import CPU, plain, uneven
 from torch import Tensor
 
 from cgan.base.errors import DataError
+from cgan.base.progress import silent
 from cgan.data.images import Images
 from cgan.models.hardware import choose_hardware
 from cgan.models.networks import Architecture, build_generator
 from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.quality import intervals, likeness
 from cgan.quality import judge as judges
-from cgan.quality.accuracies import gan_train
+from cgan.quality.accuracies import train_on_drawings
 from cgan.quality.conditions import MAX_BLOCKS, Conditions, labels_to_draw, rows_in_class_mix
 from cgan.quality.diversity import diversity_by_class
 from cgan.quality.evaluate import METRICS, measure
 from cgan.quality.evaluation import ClassScores, Evaluation, Metric, Score
 from cgan.quality.feature_metrics import NEIGHBOURS, neighbour_shares
 from cgan.quality.judge import (
-    accuracy,
-    conditional_accuracy,
+    accuracy_of_predictions,
     frechet_distance,
+    judge_accuracy,
     predict,
     train_judge,
 )
@@ -51,7 +52,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_accuracies_are_of_the_class_asked_for() -> None:
     """A row of the confusion for each class asked for, a column for each judged."""
     asked, judged = torch.tensor([0, 0, 0, 1, 1, 2]), torch.tensor([0, 0, 2, 1, 0, 2])
-    found = conditional_accuracy(judged, asked, 4)
+    found = accuracy_of_predictions(judged, asked, 4)
     assert found.confusion.tolist() == [[2, 0, 1, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
     assert found.by_class == [2 / 3, 0.5, 1.0, None], "the last was never asked for"
     assert found.value == pytest.approx((2 / 3 + 1 / 2 + 1) / 3), "classes count alike"
@@ -154,7 +155,7 @@ def test_gan_train_is_the_judges_own_recipe_on_drawings() -> None:
     hardware, recipe = choose_hardware("auto", "auto"), JudgeParams(total_kimg=0.5, seed=1)
     judge = train_judge(training, recipe, hardware)
     # The training images in the drawings' place: the second judge is the first.
-    same, other = (gan_train(training, judge, kimg).head.weight for kimg in (None, 0.016))
+    same, other = (train_on_drawings(training, judge, n, silent).head.weight for n in (None, 0.016))
     assert torch.equal(same, judge.head.weight) and not torch.equal(same, other)
 
 
@@ -186,7 +187,8 @@ def test_each_number_is_of_equally_many_of_the_sets_it_names(per_class: int, hel
     real, trained, seen = (predict(judge, each) for each in images)
 
     right = metrics["conditional_accuracy"]
-    of_drawings, of_heldout = conditional_accuracy(seen.labels, asked, 3), accuracy(judge, heldout)
+    of_drawings = accuracy_of_predictions(seen.labels, asked, 3)
+    of_heldout = judge_accuracy(judge, heldout)
     assert right.value == pytest.approx((seen.labels == asked).double().mean().item())
     assert (right.real, right.interval) == (of_heldout.value, of_drawings.interval)
     assert [row.real_accuracy for row in rows] == of_heldout.by_class
@@ -231,7 +233,7 @@ def test_the_report_takes_each_number_from_its_row() -> None:
     scores = {"fid_judge": distance, "recall": unknown, "copies": Score()}
     evaluation = Evaluation(metrics=scores, classes=[row], confusion=[[100]], class_names=["<b>"])
     assert evaluation.values() == {"fid_judge": 0.1, "recall": pytest.approx(math.nan, nan_ok=True)}
-    metrics, classes = (table.in_words()[1:] for table in evaluation.report().tables)
+    metrics, classes = (table.as_rows()[1:] for table in evaluation.report().tables)
     of_distance = ["Fréchet distance", "0.100", "0.0500 to 0.150", "0.0100", "lower"]
     assert metrics == [[*of_distance, about["meaning"]], ["recall", "–", "", "", "higher", ""]]
     assert classes == [["<b>", "93.0 %", "100.0 %", "72.0 %", "7"]]

@@ -54,7 +54,7 @@ def test_data_are_compared_with_those_a_person_accepted_last(registry: Registry)
     add_versions(registry, 5)
 
     def accepted() -> list[int]:
-        return [version.accepted_data for version in reversed(registry.versions())]
+        return [version.accepted_version for version in reversed(registry.versions())]
 
     for number in (1, 2, 3):
         registry.promote(number, why="passed the gate: good")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import CPU, ROOT, sample_digits
 
-from cgan.base.report import in_words
+from cgan.base.report import as_text
 from cgan.data.images import Images
 from cgan.models.networks import Architecture, build_generator
 from cgan.params.sections import EvaluateParams, JudgeParams
@@ -291,7 +291,7 @@ def test_copies_of_one_class_are_seen_but_not_a_few_of_each(
     counts = [(copied if label == 1 else 0, compared) for label in range(classes)]
     check = checks_of(by_hand(copies=counts))["copies_over_floor"]
     assert check.passed is passed
-    share = in_words(copied / compared)
+    share = as_text(copied / compared)
     assert passed or f": {share} of the drawings of class n1 (of real" in check.in_words()
 
 
@@ -329,6 +329,6 @@ def test_a_table_for_each_group_shows_value_interval_and_limit() -> None:
     champion = by_hand(metrics={"fid_judge": flat(4.0, 0.1)})
     limits, beside = decide(checked(drawings(by_hand(), champion=champion))).tables
     assert (limits.heading, beside.heading) == ("Limits", "Beside the champion")
-    name, value, _, limit, passed, _ = limits.in_words()[3]
+    name, value, _, limit, passed, _ = limits.as_rows()[3]
     assert [name, value, limit, passed] == ["relative accuracy", "91.84 %", "≥ 96.00 %", "passed"]
-    assert beside.in_words()[1][1:5] == ["-1.00", "-1.11 to -0.887", "better", "passed"]
+    assert beside.as_rows()[1][1:5] == ["-1.00", "-1.11 to -0.887", "better", "passed"]

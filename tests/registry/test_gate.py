@@ -24,7 +24,7 @@ from cgan.models.networks import Architecture, build_generator
 from cgan.models.sampling import encode_png
 from cgan.pipeline.params_file import load_params
 from cgan.pipeline.project import GATE_REPORT, GENERATOR, JUDGE, RUN_LOCATION
-from cgan.pipeline.registry import judging
+from cgan.pipeline.registry import assessment
 from cgan.pipeline.registry.checks import CHAMPION_GROUP, LIMITS_GROUP, ROWS
 from cgan.pipeline.registry.client import open_registry
 from cgan.pipeline.tracking.store import experiment_id
@@ -71,8 +71,8 @@ def test_a_worse_generator_is_blocked_and_registered_once(
 def test_of_an_equal_generator_every_difference_is_nothing(copied: Project) -> None:
     """Both draw with the same latents, and see the same replicates."""
     with open_registry("cgan") as registry:
-        found = judging.judge(registry, registry.version(1), load_params(), print).report
-    assert found.verdict == "blocked" and judging.OTHER_DATA not in found.reasons
+        found = assessment.assess(registry, registry.version(1), load_params(), print).report
+    assert found.verdict == "blocked" and assessment.OTHER_DATA not in found.reasons
     beside = [check for check in found.facts["checks"] if check["group"] == CHAMPION_GROUP]
     assert len(beside) == len(ROWS[CHAMPION_GROUP]) == 2
     assert all((check["value"], check["interval"]) == (0, (0, 0)) for check in beside)
@@ -89,13 +89,13 @@ def test_a_good_generator_waits_or_is_champion_until_rolled_back(
     write_params(copied.folder, gate={"promote": True})
     client = copied.client()
 
-    def judge_meanwhile(*about: Any) -> judging.Judgement:  # somebody takes the champion away
+    def assess_meanwhile(*about: Any) -> assessment.Assessment:  # somebody takes the champion away
         client.delete_registered_model_alias("cgan", "champion")
-        return judge(*about)
+        return assess(*about)
 
-    judge = judging.judge
+    assess = assessment.assess
     with monkeypatch.context() as patch, pytest.raises(ModelError, match="became champion meanw"):
-        patch.setattr(judging, "judge", judge_meanwhile)
+        patch.setattr(assessment, "assess", assess_meanwhile)
         gated()
     client.set_registered_model_alias("cgan", "champion", "1")
     report, _ = gated()

@@ -14,7 +14,7 @@ from cgan.base.errors import CganError, ModelError
 from cgan.base.report import Number
 from cgan.cli import app
 from cgan.pipeline.project import EVALUATION, GENERATOR, TRAINING
-from cgan.pipeline.registry.runs import RecordedRun, find
+from cgan.pipeline.registry.runs import RecordedRun, find_run
 from cgan.pipeline.registry.status import report_lines
 from cgan.quality.comparison import Change, Comparison, compare
 from cgan.quality.evaluate import METRICS
@@ -27,8 +27,8 @@ def better(evaluation: Evaluation, **context: object) -> Evaluation:
     for key, change in (("fid_judge", -100_000), ("recall", 1e-6)):
         score = metrics[key]
         # Chance moves both alike, but for a little.
-        replicates = [each + n % 7 - 3 for n, each in enumerate(score.replicates)]
-        metrics[key] = replace(score, value=(score.value or 0) + change, replicates=replicates)
+        deviations = [each + n % 7 - 3 for n, each in enumerate(score.deviations)]
+        metrics[key] = replace(score, value=(score.value or 0) + change, deviations=deviations)
     changes = {"generator_digest": "another", **context}
     return replace(evaluation, metrics=metrics, context={**evaluation.context, **changes})
 
@@ -50,7 +50,7 @@ def test_numbers_stand_side_by_side_where_measured_alike(finished: Project) -> N
     # But the distance falls with the number of images.
     images = evaluation.context["distance_images"] + 1
     unlike = compare(evaluation, better(evaluation, distance_images=images))
-    assert unlike.verdict == "no difference" and "no difference beyond chance" in repr(unlike)
+    assert unlike.verdict == "no difference" and "No metric that was compared" in repr(unlike)
     verdicts = {key: each["verdict"] for key, each in unlike.report().facts["metrics"].items()}
     assert (verdicts["fid_judge"], verdicts["recall"]) == ("not compared", "within chance")
     same = compare(evaluation, evaluation)
@@ -60,12 +60,12 @@ def test_numbers_stand_side_by_side_where_measured_alike(finished: Project) -> N
 def test_a_run_is_named_by_its_id_its_address_or_as_champion(root: Path) -> None:
     run_id = "0123456789abcdef" * 2
     address = f"runs:/{run_id}/generator"
-    assert find(run_id) == find(address) == RecordedRun(run_id, address)
+    assert find_run(run_id) == find_run(address) == RecordedRun(run_id, address)
     for name in ("champion", "champoin"):
         with pytest.raises(
             ModelError, match=f"'{name}' names no run: expected .* `cgan gate` sets"
         ):
-            find(name)
+            find_run(name)
 
 
 def test_a_difference_that_chance_can_make_is_called_so() -> None:
@@ -100,11 +100,11 @@ def test_the_command_shows_both_and_no_name_commands_the_terminal(copied: Projec
 def test_an_evaluation_of_the_generator_before_is_not_shown(copied: Project) -> None:
     evaluation = Evaluation.read(EVALUATION)
     replace(evaluation, context={**evaluation.context, "generator_digest": "0"}).write(EVALUATION)
-    for ask in (lambda: find(".").evaluation, lambda: list(report_lines())):
+    for ask in (lambda: find_run(".").evaluation, lambda: list(report_lines())):
         with pytest.raises(CganError, match=r"evaluation\.json: .* another generator.*`dvc repro`"):
             ask()
     GENERATOR.unlink()  # as where reports were pulled alone
-    assert find(".").evaluation.context["generator_digest"] == "0"
+    assert find_run(".").evaluation.context["generator_digest"] == "0"
 
 
 def test_what_copies_less_and_is_worse_is_no_better() -> None:

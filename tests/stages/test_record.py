@@ -252,7 +252,7 @@ def test_a_metric_added_in_one_place_is_shown_everywhere(
         stage.main()
     value = read_json(EVALUATION)["metrics"][toy.key]["value"]
     row = [toy.name, percent(value), "", "50.0 %", "higher", toy.meaning]
-    assert Evaluation.read(EVALUATION).report().tables[0].in_words()[-1] == row
+    assert Evaluation.read(EVALUATION).report().tables[0].as_rows()[-1] == row
     assert read_json(METRICS_FILE)["quality"][toy.key] == round(value, 5)
     shown = RUN_PAGE.read_text(encoding="utf-8").replace("\u00a0", " ")
     assert "<brightness>" not in shown and all(f">{html.escape(cell)}</" in shown for cell in row)

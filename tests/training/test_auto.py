@@ -6,11 +6,11 @@ from conftest import sample_digits
 
 from cgan.base.errors import DataError
 from cgan.data.images import Images
-from cgan.params.sections import TrainChoices
+from cgan.params.sections import AutoTrainParams
 from cgan.training import auto
 from cgan.training.auto import MAX_EASY_DISTANCE, MAX_SAMPLE, choose, choose_gan, measure_neighbours
 
-CHOICES = TrainChoices()
+CHOICES = AutoTrainParams()
 AUTO = [
     "updates",
     "generator",

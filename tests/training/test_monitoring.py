@@ -74,7 +74,7 @@ def test_a_collapse_is_told_by_a_second_probe_in_a_row(data: Images) -> None:
     ):
         probe = {"progress/kimg": kimg, "probe/diversity_worst_class": worst}
         records.append(dict.fromkeys(PROBE_COLUMNS, 0.0) | probe)
-        problem = monitor.problem(records)
+        problem = monitor.collapse_message(records)
         assert words in str(problem) if words else problem is None, (worst, kimg)
 
 
@@ -94,7 +94,7 @@ def test_a_collapse_is_seen_whatever_the_number_of_classes(classes: int) -> None
         assert (quality["probe/diversity_mean"] < 1e-3) is collapsed
         assert collapsed or quality["probe/diversity_worst_class"] > 0.6, "far from the limit"
         records = [{"progress/kimg": WARM_UP_KIMG + 1, **quality}] * 2
-        assert bool(monitor.problem(records)) is collapsed
+        assert bool(monitor.collapse_message(records)) is collapsed
 
 
 def test_a_training_stopped_between_two_bad_probes_ends_too(

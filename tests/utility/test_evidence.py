@@ -16,7 +16,7 @@ from cgan.base.progress import silent
 from cgan.data.images import Images
 from cgan.data.splitting import units_of
 from cgan.models.hardware import choose_hardware
-from cgan.params.sections import JudgeParams, TrainChoices
+from cgan.params.sections import AutoTrainParams, JudgeParams
 from cgan.quality.judge import predict
 from cgan.training.auto import choose
 from cgan.training.loop import train_chosen
@@ -80,7 +80,7 @@ def test_folds_keep_groups_and_copies_on_one_side(tmp_path: Path) -> None:
     groups = data.groups
     assert groups is not None
     fold_of = assign_folds(data.labels, units_of(data), 3, 1, NAMES)
-    training = TrainChoices(total_kimg=0.1, generator="deconv", seed=1)
+    training = AutoTrainParams(total_kimg=0.1, generator="deconv", seed=1)
     rounds = rounds_by_fold(data, fold_of, training, 30, 7, RECIPE, tmp_path, CPU)
     assert [each.name for each in rounds] == [f"fold {n} of 3" for n in (1, 2, 3)]
     for fold, each in enumerate(rounds):
@@ -92,7 +92,7 @@ def test_folds_keep_groups_and_copies_on_one_side(tmp_path: Path) -> None:
         assert np.bincount(each.drawn.labels).tolist() == (30 - each.training.counts).tolist()
         assert isinstance(each.drawn, PartGenerator)
         # The generator learns from the other folds alone, and has a seed of its own, as the drawings have.
-        own = TrainChoices(total_kimg=0.1, generator="deconv", seed=1 + fold, probes=0)
+        own = AutoTrainParams(total_kimg=0.1, generator="deconv", seed=1 + fold, probes=0)
         by_hand = train_chosen(each.training, choose(own, each.training)).generator
         drawn = by_hand.draw(torch.from_numpy(each.drawn.labels), 7 + fold)
         assert torch.equal(each.drawn.drawings().tensors.pixels, drawn)

@@ -9,7 +9,7 @@ from torch import nn
 
 from cgan.models.hardware import Hardware
 from cgan.models.model_file import digest_of
-from cgan.params.sections import TrainChoices, TrainParams
+from cgan.params.sections import AutoTrainParams, TrainParams
 from cgan.training.auto import resolve
 from cgan.training.loop import TrainingResult, train
 from world.images import plain, uneven
@@ -27,12 +27,12 @@ TINY: dict[str, dict[str, Any]] = {
 """Changes to params.yaml with which every stage takes a moment."""
 
 CPU = Hardware(torch.device("cpu"), torch.float32)
-DEFAULTS = resolve(TrainChoices()).model_dump()
+DEFAULTS = resolve(AutoTrainParams()).model_dump()
 DATA = plain(uneven())
 
 
 def params_of(**changes: Any) -> TrainParams:
-    return resolve(TrainChoices(**{**DEFAULTS, **TINY["train"], **changes}))
+    return resolve(AutoTrainParams(**{**DEFAULTS, **TINY["train"], **changes}))
 
 
 def digest(trained: TrainingResult) -> str:

@@ -1,5 +1,5 @@
-"""Of a project: do drawings help a classifier, and may they be shared? A report, which goes to the run in
-MLflow."""
+"""Do a project's drawings help a classifier, and may they be shared? Reports, which go to the run in MLflow,
+too."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,7 +24,7 @@ from cgan.privacy.sharing import Sharing
 from cgan.utility.evidence import Evidence
 
 
-def ask(
+def run_and_report(
     question: Callable[..., Evidence | Sharing],
     path: Path,
     images: tuple[Images, Images, Generator | Images | None],
@@ -33,7 +33,7 @@ def ask(
     **options: Any,
 ) -> None:
     """Ask `cgan.evidence` or `cgan.sharing`; show the answer, and write it as JSON, to `path`, and Markdown.
-    Of `drawings`, a folder of somebody else's, it has files of its own: those on the project's own stay."""
+    For `drawings`, a folder of somebody else's, the files have names of their own."""
     answer = question(
         *images,
         recipe=params.train_judge,

@@ -35,7 +35,7 @@ def evidence(
     folds: Annotated[
         int | None,
         from_2_to_20(
-            "Test on all images, in so many folds, each with its own generator.  \\[default: 5 if a class "
+            "Test on all images, in this many folds, each with its own generator.  \\[default: 5 if a class "
             "has fewer than 50 held-out images]"
         ),
     ] = None,
@@ -78,7 +78,7 @@ def evidence(
         tested, tested_on = joined(*filter(len, parts)), "all images"
     typer.echo(f"Tested on {tested_on}.")
     generator = None if folds else answers.generator_or_drawings(params, drawn, train)
-    answers.ask(
+    answers.run_and_report(
         cgan.evidence,
         project.EVIDENCE,
         (train, tested, generator),
@@ -94,7 +94,7 @@ def evidence(
 @app.command(rich_help_panel=JUDGE_PANEL)
 def sharing(
     drawn: Drawn = None,
-    shadows: Annotated[int, from_2_to_20("Train so many generators, an even number.")] = 2,
+    shadows: Annotated[int, from_2_to_20("Number of generators to train, an even one.")] = 2,
 ) -> None:
     """Say whether drawings may be shared in place of images (two trainings)."""
     project.require_project()
@@ -109,4 +109,4 @@ def sharing(
     images = train, load_images(project.HOLDOUT_DATA), generator
     path = project.EVALUATION
     options = {"shadows": shadows, "evaluation": Evaluation.read(path) if path.is_file() else None}
-    answers.ask(cgan.sharing, project.SHARING, images, params, drawn, **options)
+    answers.run_and_report(cgan.sharing, project.SHARING, images, params, drawn, **options)

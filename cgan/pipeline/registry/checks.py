@@ -1,7 +1,7 @@
 """The gate's table: each check is a row, which measures a number and holds it against a limit.
 
-A limit stops what is clearly beyond it: of a number with a 95 % interval, all of the interval. So it stops no
-good generator for the noise of few images; and noise makes none champion, as that takes a clear difference.
+A limit stops what is clearly beyond it: but for diversity, with all of a 95 % interval. So it stops no good
+generator for the noise of few images; and noise makes none champion, as that takes a clear difference.
 
 To check one more number, write its function and a row of `ROWS`; where it has a param, its default and range
 in `params/sections.py`. docs/benchmarks.md says what each row alone catches.
@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 
-from cgan.base.report import CANNOT_TELL, Interval, Kind, Number, Report, Table, in_words
+from cgan.base.report import CANNOT_TELL, Interval, Kind, Number, Report, Table, as_text
 from cgan.base.text import listed, percent
 from cgan.params.sections import GateParams
 from cgan.pipeline.registry.measurements import DataComparison, DrawingMeasurements
@@ -85,7 +85,7 @@ def _largest(found: Iterable[tuple[float, str]], limit: float, kind: Kind = "sha
     """The largest of values, each with its words; why: the three largest above the limit, in their words."""
     ordered = sorted(found, reverse=True)
     far = [words for value, words in ordered if value > limit]
-    why = f"{listed(far, 3)}; at most {in_words(limit, kind)}" if far else ""
+    why = f"{listed(far, 3)}; at most {as_text(limit, kind)}" if far else ""
     return Finding(max([0.0, *(value for value, _ in ordered)]), why=why, kind=kind)
 
 
@@ -124,7 +124,7 @@ def relative_accuracy(drawings: DrawingMeasurements, limit: float) -> Finding:
         (low / score.real, high / score.real),
         note=f"({percent(score.value)}, real images {percent(score.real)})",
     )
-    short = evaluation.classes_short_of_real(limit)
+    short = evaluation.classes_below_real(limit)
     if not short:
         return of_all
     rows = ((evaluation.names[label], evaluation.classes[label]) for label in short)
@@ -153,8 +153,8 @@ def excess_distance(drawings: DrawingMeasurements, _: float) -> Finding | None:
     score = drawings.evaluation.score("fid_judge")
     if score.value is None:
         return None
-    drawn = Estimate.restored(score.value, score.replicates)
-    excess = drawn - Estimate.restored(score.real, score.real_replicates)
+    drawn = Estimate.restored(score.value, score.deviations)
+    excess = drawn - Estimate.restored(score.real, score.real_deviations)
     return Finding(excess.value, excess.interval, kind="number")
 
 
@@ -167,7 +167,7 @@ def change(
         return None
     score = drawings.evaluation.score(key)
     scores = score, drawings.champion.score(key)
-    new, old = (Estimate.restored(each.value, each.replicates) for each in scores)
+    new, old = (Estimate.restored(each.value, each.deviations) for each in scores)
     difference = new - old
     t = critical_t(len(difference.replicates) - 1, comparisons=2)
     reach = t * float(difference.replicates.std())
@@ -178,8 +178,8 @@ def change(
     if is_better or is_worse:
         verdict = "better than" if is_better else "worse than"
     kind: Kind = "points" if score.kind == "share" else "difference"
-    now, before = (in_words(each.value, score.kind, 2) for each in (new, old))
-    by, least, most = (in_words(each, kind, 2) for each in (difference.value, low, high))
+    now, before = (as_text(each.value, score.kind, 2) for each in (new, old))
+    by, least, most = (as_text(each, kind, 2) for each in (difference.value, low, high))
     return Finding(
         difference.value,
         (low, high),
@@ -259,7 +259,7 @@ class Check(Number):
         """`≤ 2.00 %`."""
         if isinstance(self.limit, float):
             sign = "≤" if self.at_most else "≥"
-            return f"{sign} {in_words(self.limit, self.kind, self.digits)}"
+            return f"{sign} {as_text(self.limit, self.kind, self.digits)}"
         return (self.limit or "not_worse").replace("_", " ")
 
 

@@ -36,7 +36,7 @@ VERDICT, SUMMARY = "gate.verdict", "gate.summary"
 # last champion, itself or one before, whose data a person accepted.
 CHAMPION_SINCE, PROMOTION_REASON = "champion.since", "champion.why"
 PROMOTED_BY, PREVIOUS_CHAMPION = "champion.who", "champion.instead_of"
-ACCEPTED_DATA = "champion.anchor"  # the name in existing stores
+ACCEPTED_DATA, ACCEPTED_WHY = "champion.anchor", "champion.anchor.why"  # as in existing stores
 # Of one that a rollback left: when and why.
 ROLLED_BACK = "registry.rolled_back"
 
@@ -54,8 +54,8 @@ class Version:
         return self.tags.get(VERDICT, "not judged")
 
     @property
-    def accepted_data(self) -> int:
-        """The champion whose data a person accepted last, itself or one before it: itself, too, where
+    def accepted_version(self) -> int:
+        """The number of the version whose data a person accepted last; its own where none is named, as when
         somebody made it champion in MLflow."""
         return int(self.tags.get(ACCEPTED_DATA, self.number))
 
@@ -143,7 +143,7 @@ class Registry:
             champion = self.champion()
             if champion and champion.number == number:
                 return
-            accepted = champion.accepted_data if champion and not by_person else number
+            accepted = champion.accepted_version if champion and not by_person else number
             self.client.delete_model_version_tag(self.model, str(number), ROLLED_BACK)
             previous = str(champion.number) if champion else "none"
             self.tag(number, {PREVIOUS_CHAMPION: previous, ACCEPTED_DATA: str(accepted)})

@@ -1,7 +1,7 @@
 """`cgan gate`: judge the trained generator beside the champion, register it, promote or block it.
 
 It is not a DVC stage: the answer depends on the champion, which no file of the project names. It can be
-killed at any moment and started again: a generator has one version, and a version is promoted once.
+killed at any moment and started again: a generator has one version, and a champion is not promoted again.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ def judge_and_promote(params: Params, say: Callable[[str], None]) -> Report:
             report = _write_report(report, version, champion)
         else:
             # Two seconds of imports, for which a night with nothing new does not wait.
-            from cgan.pipeline.registry.judging import judge
+            from cgan.pipeline.registry.assessment import assess
             from cgan.pipeline.registry.measurements import keep_data
 
-            judgement = judge(registry, champion, params, say)
+            assessment = assess(registry, champion, params, say)
             version = registry.register(run, digest)
-            keep_data(registry, version, judgement.inputs, judgement.models)
-            report = _write_report(judgement.report, version, champion)
+            keep_data(registry, version, assessment.inputs, assessment.models)
+            report = _write_report(assessment.report, version, champion)
             _record(registry, version, report)
             if report.verdict == "passed" and params.gate.promote:
                 if registry.champion() != champion:

@@ -44,8 +44,8 @@ class ProjectRun:
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """A run in MLflow; `uri`: of its generator. All raise ModelError for what the store cannot give, or what
-    is damaged, and TrackingError where the store is away."""
+    """A run in MLflow; `uri`: of its generator. Evaluation and file raise ModelError where the store has
+    none or it is damaged, and TrackingError where it is away; training raises TrackingError for both."""
 
     run_id: str
     uri: str
@@ -73,9 +73,9 @@ class RecordedRun:
             yield files[0]
 
 
-def find(what: str) -> ProjectRun | RecordedRun:
+def find_run(what: str) -> ProjectRun | RecordedRun:
     """The run of a project's folder, of an id (`runs:/ID/generator`, too), of an alias such as `champion`,
-    or of `models:/NAME@ALIAS` or `models:/NAME/VERSION`. Raises ModelError where there is none."""
+    `models:/NAME@ALIAS` or `models:/NAME/VERSION`. Raises ModelError where these two name none."""
     if (folder := Path(what)).is_dir():
         return ProjectRun(folder)
     if match := re.fullmatch(r"(?:runs:/)?([0-9a-f]{32})(/.*)?", what):
@@ -102,14 +102,14 @@ def known_evaluation(generator: Generator) -> Evaluation | None:
         if not evaluation and Path(generator.source).is_file():
             evaluation = Evaluation.read(EVALUATION)
         elif not evaluation:
-            evaluation = find(generator.source).evaluation
+            evaluation = find_run(generator.source).evaluation
     return evaluation if evaluation and evaluation.is_about(generator.facts) else None
 
 
 def compare_runs(a: str, b: str) -> Report:
-    """What `cgan.compare` says of two runs, each of which is what `find` takes; with their names and the
+    """What `cgan.compare` says of two runs, each of which is what `find_run` takes; with their names and the
     params that differ."""
-    found_a, found_b = find(a), find(b)
+    found_a, found_b = find_run(a), find_run(b)
     evaluations = found_a.evaluation, found_b.evaluation
     from cgan.quality.comparison import compare  # with torch, for which no mistake has to wait
 

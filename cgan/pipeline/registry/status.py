@@ -22,7 +22,7 @@ from cgan.pipeline.registry.client import SUMMARY, open_registry
 from cgan.pipeline.registry.runs import ProjectRun
 from cgan.pipeline.tracking import store
 
-IS_TRAINING = f"tags.`{store.SOURCE_TAG}` = 'cgan.stages.train'"
+TRAINING_RUNS = f"tags.`{store.SOURCE_TAG}` = 'cgan.stages.train'"
 
 
 def print_status(root: Path, console: Console) -> None:
@@ -74,7 +74,7 @@ def _in_mlflow(root: Path) -> Iterator[tuple[str, str]]:
         for version in versions[:1]:
             yield "Verdict", version.tags.get(SUMMARY, f"version {version.number}: none yet")
         name = store.experiment_name(params.tracking.experiment)
-        if run := registry.newest_run(name, IS_TRAINING):
+        if run := registry.newest_run(name, TRAINING_RUNS):
             facts, began = run.info, datetime.fromtimestamp(run.info.start_time / 1000, UTC)
             started = f"started {began:%d %b %H:%M} UTC"
             yield "Last training", f"{facts.run_name} · {facts.status} · {started}"
@@ -90,7 +90,7 @@ def _quality(run: Any) -> str:
 
 
 def report_lines() -> Iterator[str]:
-    """Lines. Raises CganError while the pipeline has not run."""
+    """Yield the lines of `cgan report`. Raises CganError while the pipeline has not run."""
     if not (project.EVALUATION.is_file() and project.GENERATOR.is_file()):
         raise CganError(
             f"{project.EVALUATION} or {project.GENERATOR}: not found. Run the pipeline first, `make repro` "

@@ -1,6 +1,6 @@
 """A training in MLflow while it goes on: its metrics, sent by a thread; after the first failure, no more.
 
-MLflow's own asynchronous logging waits for all that is queued when the process ends, also of a silent server.
+MLflow's own asynchronous logging waits at the end for all that is queued, even if no server answers.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class TrackedRun:
         self.client.log_batch(self.run_id, tags=[RunTag(*tag) for tag in tags.items()])
 
     def log_metrics(self, points: Iterable[Point]) -> None:
-        """Each step of a series once."""
+        """Log each step of a series once."""
         from mlflow.entities import Metric
 
         metrics = list[Metric]()
@@ -111,8 +111,8 @@ class TrackedRun:
                 self._steps[key].add(step)
         self._log_batches(metrics)
 
-    def log_numbers(self, numbers: Mapping[str, float]) -> None:
-        """Those that have changed, for the page of the run's model, too."""
+    def log_final_metrics(self, numbers: Mapping[str, float]) -> None:
+        """Log single numbers that have changed, also on the run's logged model."""
         from mlflow.entities import Metric
 
         model = model_of(self.client, self.mlflow_run)
@@ -128,7 +128,7 @@ class TrackedRun:
         self._log_batches(metrics)
 
     def _log_batches(self, metrics: Sequence[Metric]) -> None:
-        """All that are finite, as charts can show."""
+        """Log the finite ones: charts can show no others."""
         finite = [metric for metric in metrics if math.isfinite(metric.value)]
         for start in range(0, len(finite), BATCH):
             self.client.log_batch(self.run_id, finite[start : start + BATCH])

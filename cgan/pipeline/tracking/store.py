@@ -46,8 +46,8 @@ EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 
 def store_uri(root: Path) -> str:
-    """MLFLOW_TRACKING_URI, a server or a database, else sqlite in the project's root, as a relative path of
-    sqlite is."""
+    """MLFLOW_TRACKING_URI, a server or a database, else mlflow.db; relative paths of sqlite are of the
+    project's root."""
     uri = os.environ.get(STORE_VARIABLE, "").strip() or f"{SQLITE}mlflow.db"
     path = uri.removeprefix(SQLITE)
     return uri if path == uri or path.startswith(":") else f"{SQLITE}{root / path}"
@@ -97,8 +97,7 @@ def set_environment() -> None:
 
 
 def open_store(uri: str) -> MlflowClient:
-    """A client. All that takes seconds the first time and waits for no server: import MLflow, make a sqlite
-    store."""
+    """A client. What is slow and needs no server is done here: to import MLflow, to make a sqlite store."""
     set_environment()
     from mlflow import MlflowClient
 

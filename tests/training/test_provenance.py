@@ -11,7 +11,7 @@ from cgan.base.files import fingerprint
 from cgan.data.images import Images
 from cgan.models.hardware import Hardware
 from cgan.params.sections import TrainParams
-from cgan.training import fingerprint as fingerprints
+from cgan.training import provenance
 
 TRAIN = params_of()
 
@@ -34,7 +34,7 @@ def fingerprint_of(
     pixels, labels = torch.zeros(6, 1, 8, 8, dtype=torch.uint8), torch.arange(6) % 3
     facts = {"pixels": pixels, "labels": labels, "source_sha256": "aa", "notes": (), **facts}
     data = Images(**facts)
-    facts = fingerprints.determining_facts(params, data, hardware, judge)
+    facts = provenance.determining_facts(params, data, hardware, judge)
     return fingerprint(facts), facts
 
 
@@ -84,18 +84,18 @@ def test_another_torch_format_or_line_that_computes_changes_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy_code(tmp_path)
-    monkeypatch.setattr(fingerprints, "CODE_FOLDER", tmp_path / "cgan")
+    monkeypatch.setattr(provenance, "CODE_FOLDER", tmp_path / "cgan")
     assert fingerprint_of()[0] == FINGERPRINT, "the same text, elsewhere"
     for name in ("training/update", "models/networks"):
         with (tmp_path / f"cgan/{name}.py").open("a") as source:
             source.write("# a comment included\n")
         assert differing(fingerprint_of()[1]) == {"code"}
-    monkeypatch.setattr(fingerprints, "FORMAT", -1)
+    monkeypatch.setattr(provenance, "FORMAT", -1)
     monkeypatch.setattr(torch, "__version__", "9.9")
     assert differing(fingerprint_of()[1]) == {"code", "format", "torch"}
 
 
 def test_every_module_that_computes_is_in_the_fingerprint() -> None:
     imported = closure("cgan.training.loop")
-    computing = {name for name in imported if name.split(".")[1] in fingerprints.HASHED_PACKAGES}
+    computing = {name for name in imported if name.split(".")[1] in provenance.HASHED_PACKAGES}
     assert imported - computing == CHANGES_NO_WEIGHT

@@ -22,7 +22,7 @@ def determining_facts(
     """Facts that determine a training's weights and the facts in its file, as plain JSON. `judge` is the
     digest of the judge that probes; "" without one.
 
-    Not in it: the model of the CPU or GPU, packages other than torch, and code outside HASHED_PACKAGES. The
+    Not among them: the model of the CPU or GPU, packages other than torch, code outside HASHED_PACKAGES. The
     formulas of a probe (`cgan.quality.judge`) change no weight, but can end a training.
     """
     return {

@@ -1,4 +1,4 @@
-"""The judgement of a challenger: both generators before one judge, if the data are like the champion's."""
+"""The assessment of a challenger, beside the champion where today's data are like the champion's."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SECONDS_PER_VALUE, OTHER_SECONDS = 2e-6, 10.0
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Assessment:
     """`models`: of the real images, to be kept. `report`: verdict and reasons, without a sentence."""
 
     inputs: Inputs
@@ -53,9 +53,9 @@ class Judgement:
 
 
 @deterministic()
-def judge(
+def assess(
     registry: Registry, champion: Version | None, params: Params, say: Callable[[str], None]
-) -> Judgement:
+) -> Assessment:
     """Compare today's data with the champion's; where they are alike, measure both generators under the same
     conditions.
 
@@ -78,11 +78,11 @@ def judge(
         real = inputs.judge, inputs.train, inputs.held_out
         outlier_models = OutlierModels.fit_images(*real)
         if not all(check.passed for check in checks):
-            return Judgement(inputs, outlier_models, decide(checks, [DATA_ADVICE]))
+            return Assessment(inputs, outlier_models, decide(checks, [DATA_ADVICE]))
         # As the stage `evaluate` has them; fewer where a drawing takes long.
-        once = params.evaluate.model_copy(update={"gan_train_kimg": 0.0})
-        conditions = Conditions.prepare(*real, once, generators)
-        drawn = [each.draw(conditions.drawn_labels, once.seed) for each in generators]
+        without_gan_train = params.evaluate.model_copy(update={"gan_train_kimg": 0.0})
+        conditions = Conditions.prepare(*real, without_gan_train, generators)
+        drawn = [each.draw(conditions.drawn_labels, params.evaluate.seed) for each in generators]
         of_champion = measure(conditions, drawn[1]) if champion else None
         accuracy = params.gate.min_judge_accuracy
         drawings = DrawingMeasurements.measure(
@@ -90,7 +90,7 @@ def judge(
         )
     for group in (LIMITS_GROUP, CHAMPION_GROUP):
         checks += check_group(group, drawings, params.gate)
-    return Judgement(inputs, outlier_models, decide(checks, [OTHER_DATA] if has_other_data else []))
+    return Assessment(inputs, outlier_models, decide(checks, [OTHER_DATA] * has_other_data))
 
 
 def _champion_model(
@@ -125,7 +125,7 @@ def _data_checks(
 ) -> list[Check]:
     """Today's data beside the champion's, so that they cannot change much in one night; and beside those of
     the version that a person accepted last, so that they cannot drift as far over many nights."""
-    owners = {champion.accepted_data: f"version {champion.accepted_data}'s"}
+    owners = {champion.accepted_version: f"version {champion.accepted_version}'s"}
     owners |= {champion.number: "the champion's"}
     checks = list[Check]()
     for version in registry.versions():
