@@ -40,7 +40,6 @@ def dvc_repo(folder: Path | None = None) -> Iterator[Repo]:
 
 
 def has_remote() -> bool:
-    """Whether DVC has a default remote here."""
     with dvc_repo() as repo:
         return "remote" in repo.config["core"]
 

@@ -51,7 +51,7 @@ CEILINGS = {
     "cgan/stages": 846,
     "cgan/training": 1_594,
     "cgan/utility": 822,
-    "flows": 753,
+    "flows": 752,
     "tests": 12_468,
 }
 PAGE_LINES = 1_332  # of JavaScript, CSS and HTML
