@@ -52,7 +52,7 @@ CEILINGS = {
     "cgan/training": 1_594,
     "cgan/utility": 822,
     "flows": 752,
-    "tests": 12_468,
+    "tests": 12_470,
 }
 PAGE_LINES = 1_332  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/

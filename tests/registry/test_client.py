@@ -61,6 +61,8 @@ def test_data_are_compared_with_those_a_person_accepted_last(registry: Registry)
     assert accepted() == [1, 1, 1, 4, 5]
     cgan("registry", "promote", "3", "--why", "new scanner")
     assert accepted() == [1, 1, 3, 4, 5] and registry.aliases()["champion"] == 3
+    cgan("registry", "promote", "3", "--why", "darker, bit by bit")
+    assert registry.version(3).tags["champion.anchor.why"] == "darker, bit by bit"
     registry.promote(4, why="passed the gate: good")
     assert accepted() == [1, 1, 3, 3, 5]
     cgan("registry", "promote", "5", "--why", "new scanner, and light")

@@ -36,7 +36,8 @@ VERDICT, SUMMARY = "gate.verdict", "gate.summary"
 # last champion, itself or one before, whose data a person accepted.
 CHAMPION_SINCE, PROMOTION_REASON = "champion.since", "champion.why"
 PROMOTED_BY, PREVIOUS_CHAMPION = "champion.who", "champion.instead_of"
-ACCEPTED_DATA, ACCEPTED_WHY = "champion.anchor", "champion.anchor.why"  # as in existing stores
+ACCEPTED_DATA = "champion.anchor"  # the name in existing stores
+ACCEPTED_WHY = "champion.anchor.why"
 # Of one that a rollback left: when and why.
 ROLLED_BACK = "registry.rolled_back"
 

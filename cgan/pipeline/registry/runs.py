@@ -58,7 +58,6 @@ class RecordedRun:
 
     @property
     def training(self) -> TrainingRecord:
-        """`run_name` and `params`, flat and as text."""
         with open_registry() as registry:
             run = registry.client.get_run(self.run_id)
         return {"run_name": str(run.info.run_name), "params": dict(run.data.params)}
@@ -74,8 +73,8 @@ class RecordedRun:
 
 
 def find_run(what: str) -> ProjectRun | RecordedRun:
-    """The run of a project's folder, of an id (`runs:/ID/generator`, too), of an alias such as `champion`,
-    `models:/NAME@ALIAS` or `models:/NAME/VERSION`. Raises ModelError where these two name none."""
+    """The run of a project's folder, an id (`runs:/ID/generator`, too), an alias such as `champion`, or
+    `models:/NAME@ALIAS` or `models:/NAME/VERSION`. Raises ModelError for an alias or version that is none."""
     if (folder := Path(what)).is_dir():
         return ProjectRun(folder)
     if match := re.fullmatch(r"(?:runs:/)?([0-9a-f]{32})(/.*)?", what):
