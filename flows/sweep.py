@@ -82,7 +82,7 @@ def search(base: Path, commit: str, params: Params, trials: int) -> None:
                 whole = isinstance(axis.low, int) and isinstance(axis.high, int)
                 suggest = trial.suggest_int if whole else trial.suggest_float
                 suggest(name, axis.low, axis.high, log=axis.log)
-        say(f"trial {trial.number}: {_in_words(trial.params)}")
+        say(f"trial {trial.number}: {_as_text(trial.params)}")
         value = train_trial(base, commit, key, study.study_name, trial.number, trial.params)
         say(f"trial {trial.number}: {key} {value:.4g}")
         return value
@@ -110,7 +110,7 @@ def compare_seeds(base: Path, commit: str, params: Params, count: int, against: 
             value = train_trial(base, commit, key, f"seeds-{role}", seed, changed)
             say(f"{role}, seed {seed}: {key} {value:.4g}")
             values[role].append(value)
-    say(f"{against} has: {_in_words(others)}")
+    say(f"{against} has: {_as_text(others)}")
     say(verdict(key, against, values[against], values["present"]))
 
 
@@ -148,7 +148,7 @@ def _other_params(base: Path, params: Params, name: str) -> Values:
     return others
 
 
-def _in_words(values: Values) -> str:
+def _as_text(values: Values) -> str:
     return ", ".join(f"{key.removeprefix('train.')} {value}" for key, value in values.items())
 
 

@@ -44,15 +44,15 @@ CEILINGS = {
     "cgan/models": 1_326,
     "cgan/page": 635,
     "cgan/params": 515,
-    "cgan/pipeline": 2_660,
+    "cgan/pipeline": 2_658,
     "cgan/privacy": 676,
     "cgan/quality": 2_437,
     "cgan/service": 322,
-    "cgan/stages": 846,
-    "cgan/training": 1_594,
-    "cgan/utility": 822,
+    "cgan/stages": 844,
+    "cgan/training": 1_595,
+    "cgan/utility": 825,
     "flows": 752,
-    "tests": 12_470,
+    "tests": 12_486,
 }
 PAGE_LINES = 1_332  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/

@@ -148,11 +148,11 @@ def layers_in_words(title: str, model: GenerativeModel | DiscriminatorNetwork) -
 
     def record(module: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
         # Our ConvTransposeToImages is a ConvTranspose2d to the reader.
-        kind = nn.ConvTranspose2d if isinstance(module, nn.ConvTranspose2d) else type(module)
+        layer = nn.ConvTranspose2d if isinstance(module, nn.ConvTranspose2d) else type(module)
         detail = module.extra_repr()[: DETAIL_WIDTH - 1]
         count = sum(parameter.numel() for parameter in module.parameters())
         shape = " × ".join(map(str, outputs.shape[1:]))
-        lines.append(f"{kind.__name__:<18}{detail:<{DETAIL_WIDTH}}{count:>12,}  {shape}")
+        lines.append(f"{layer.__name__:<18}{detail:<{DETAIL_WIDTH}}{count:>12,}  {shape}")
 
     leaves = [module for module in model.modules() if next(module.children(), None) is None]
     hooks = [module.register_forward_hook(record) for module in leaves]

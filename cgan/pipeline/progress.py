@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 
 from cgan.base.text import duration
 
-FIRST_LINE_S, LINE_EVERY_S = 5.0, 10.0
+FIRST_LINE_S, LINE_EVERY_S = 3.0, 7.0  # together ten: where one work ends, another begins
 
 log = logging.getLogger(__name__)
 
@@ -16,8 +16,8 @@ log = logging.getLogger(__name__)
 def progress(
     what: str, steps: range, images_per_step: int = 0, say: Callable[[str], None] = log.info
 ) -> Generator[int, None, None]:
-    """Yield the steps; say after five seconds, and then every ten, how far they are, with time left and the
-    rate since the last line. The first step counts for neither: it also prepares memory and threads."""
+    """Yield the steps; say after three seconds, and then every seven, how far they are, with time left and
+    the rate since the last line. The first step counts for neither: it also prepares memory and threads."""
     last_step, last_at = steps.start, time.perf_counter()
     due = last_at + FIRST_LINE_S
     for step in steps:
@@ -35,7 +35,7 @@ def progress(
 
 @contextlib.contextmanager
 def lines_until_done(what: str, about_s: float, say: Callable[[str], None]) -> Iterator[None]:
-    """Say what is done now and about how long it takes; then every ten seconds for how long it has been."""
+    """Say what is done now and about how long it takes; then every seven seconds for how long it has been."""
     say(f"{what}: about {duration(about_s)} …")
     began, done = time.perf_counter(), threading.Event()
 

@@ -196,7 +196,8 @@ class Conditions:
         class, beside other held-out ones; the mean over HOLDOUT_SPLITS, in either direction. Empty where the
         hold-out, or the training images of a class, are too few."""
         random = torch.Generator().manual_seed(self.params.seed)
-        held_out, training = self.held_out_prediction.features, self.training_features
+        held_out = self.held_out_prediction.features
+        training = self.training_features
         labels = self.held_out.tensors.labels
         sets = []
         for _ in range(HOLDOUT_SPLITS):
@@ -217,10 +218,8 @@ class Conditions:
                 )
                 order = order.flip(0)  # the other direction has other training images
         with parts_on_threads(available_threads()) as parallel:
-            excesses = torch.stack(
-                list(parallel(lambda features: feature_metrics.memorisation_bias(*features), sets)),
-                dim=1,
-            )
+            measured = parallel(lambda features: feature_metrics.memorisation_bias(*features), sets)
+            excesses = torch.stack(list(measured), dim=1)
         replicates = len(self.part_weights["held out"])
         picks = torch.randint(len(sets), (replicates,), generator=random)
         deviation = feature_metrics.deviation_of_mean(len(sets), len(sets[0][1]) / len(training))

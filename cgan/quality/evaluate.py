@@ -143,7 +143,8 @@ class DrawnSet:
     @cached_property
     def estimates(self) -> Estimates:
         """The metrics that have replicates, for which `Conditions.real` has what real images get."""
-        right, bins = self.prediction.labels == self.labels, self.conditions.bins["all drawn"]
+        right = self.prediction.labels == self.labels
+        bins = self.conditions.bins["all drawn"]
         in_mix = self.prediction.features[self.conditions.rows_in_mix]
         of_features = self.conditions.feature_estimates(in_mix, "drawn")
         return {**accuracies.accuracy_estimates(right, self.labels, bins), **of_features}

@@ -158,8 +158,8 @@ class Accuracy:
     confusion: Tensor
 
     def __post_init__(self) -> None:
-        rights, counts = self.confusion.diagonal().tolist(), self.confusion.sum(dim=1).tolist()
-        pairs = [*zip(rights, counts, strict=True)]
+        rights = self.confusion.diagonal().tolist()
+        pairs = [*zip(rights, self.confusion.sum(dim=1).tolist(), strict=True)]
         self.by_class = [right / count if count else None for right, count in pairs]
         self.interval_by_class = [wilson_interval(*pair) if pair[1] else None for pair in pairs]
         self.value, self.interval = mean_share([pair for pair in pairs if pair[1]])

@@ -54,7 +54,7 @@ def serve(model: str | None, host: str, port: int) -> None:
     provider = GeneratorProvider(model)
     provider.poll()
     gc.freeze()  # else the collector goes through torch's modules, .3 s, as requests are answered
-    generator = provider.current.in_words if provider.current else "nothing yet"
+    generator = provider.current.description if provider.current else "nothing yet"
     typer.echo(f"{site_of(host, port)} serves {generator} (Ctrl-C ends it)")
     uvicorn.Server(config_for(provider, host, port)).run()
 

@@ -39,14 +39,14 @@ class ServedGenerator:
     def page(self) -> str:
         from cgan.page.assemble import play_page
 
-        return play_page(self.generator, self.quality, self.in_words)
+        return play_page(self.generator, self.quality, self.description)
 
     @property
     def digest(self) -> str:
         return str(self.generator.facts["digest"])
 
     @property
-    def in_words(self) -> str:
+    def description(self) -> str:
         return f"{self.generator.source} ({self.digest[:12]})"
 
     @property
@@ -100,7 +100,7 @@ class GeneratorProvider:
         except Exception as error:  # such as no memory, no disk, or what a store lets through
             problem = f"looking at the registry failed ({type(error).__name__}: {error})."
         if problem and problem != self.problem:
-            served = self.current.in_words if self.current else "nothing"
+            served = self.current.description if self.current else "nothing"
             log.warning("%s Served for now: %s.", problem, served)
         self.problem = problem
 
@@ -113,4 +113,4 @@ class GeneratorProvider:
                 raise ModelError(f"`{registry.model}` has no {alias} in {registry.address}.")
             if self.current is None or number != self.current.version:
                 self.current = ServedGenerator.load(f"models:/{registry.model}/{number}", number)
-                log.info("served is now %s", self.current.in_words)
+                log.info("served is now %s", self.current.description)

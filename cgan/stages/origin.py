@@ -37,11 +37,11 @@ def run_name(params: AutoTrainParams) -> str:
 
 def origin_tags(dataset: Mapping[str, Any], tree: git.WorkingTree | None) -> dict[str, str]:
     """Data, commit, torch, and the DVC experiment, the user and the flow that asked for the training."""
-    kind, _, name = str(dataset["name"]).partition(": ")
+    source, _, name = str(dataset["name"]).partition(": ")
     tags = {
         store.SOURCE_TAG: "cgan.stages.train",
         "torch.version": str(torch.__version__),  # unlike the metadata's, with its build: +cu132
-        store.DATA_TAG: "MNIST sample" if kind == "sample" else Path(name).stem,
+        store.DATA_TAG: "MNIST sample" if source == "sample" else Path(name).stem,
         "dvc.exp_name": os.environ.get("DVC_EXP_NAME", ""),
     }
     if tree:

@@ -31,13 +31,11 @@ def main() -> None:
 
 def contents_of(params: Params) -> Contents:
     """The page's contents, from what the stages left. Raises CganError for what doesn't belong together."""
-    generator, evaluation = Generator.load(project.GENERATOR), Evaluation.read(project.EVALUATION)
+    generator = Generator.load(project.GENERATOR)
+    evaluation = Evaluation.read(project.EVALUATION)
     judge, _ = load_judge(project.JUDGE)
-    data, validation, training = (
-        all_images(),
-        read_json(project.VALIDATION),
-        read_training(project.TRAINING),
-    )
+    data, training = all_images(), read_training(project.TRAINING)
+    validation = read_json(project.VALIDATION)
     is_its_data = generator.facts.get("data_sha256") == data.source_sha256
     if not (is_its_data and evaluation.is_about(generator.facts)):
         raise ModelError(

@@ -37,7 +37,8 @@ NOTE_TAG = "mlflow.note.content"  # what MLflow's pages show on top, in Markdown
 
 
 def main() -> None:
-    evaluation, facts = ProjectRun(Path()).evaluation, read_facts(GENERATOR, "generator")
+    evaluation = ProjectRun(Path()).evaluation
+    facts = read_facts(GENERATOR, "generator")
     training = read_training(TRAINING)
     remove_checkpoints(training)
     with open_run(training) as run:

@@ -35,10 +35,9 @@ def main() -> None:
     discriminator, _ = load_discriminator(project.DISCRIMINATOR)
     _, columns = contact_sheet.layout(*model.shape[1:])
     few = torch.arange(min(model.classes, MAX_ROWS, columns))
-    labels = torch.arange(min(model.classes, contact_sheet.MAX_SHEET_CLASSES)).repeat_interleave(
-        columns
-    )
-    drawings, shown = model.draw(labels, SEED), names[: contact_sheet.MAX_SHEET_CLASSES]
+    shown = names[: contact_sheet.MAX_SHEET_CLASSES]
+    labels = torch.arange(len(shown)).repeat_interleave(columns)
+    drawings = model.draw(labels, SEED)
     by_class = _grid(drawings, len(shown), WIDTH - contact_sheet.MAX_NAME_WIDTH)
     nothing = [plots.sheet_with("No losses: this generator is not trained.")] * 2
     losses, probes = map(read_records, (project.LOSSES, project.PROBES))

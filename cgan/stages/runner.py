@@ -34,7 +34,7 @@ def run_stage(stage: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except Exception as error:
-        message = _in_words(error)
+        message = _message_of(error)
         if not message:
             raise
         sys.stdout.flush()
@@ -42,7 +42,7 @@ def run_stage(stage: Callable[[], None]) -> None:
         sys.exit(1)
 
 
-def _in_words(error: Exception) -> str:
+def _message_of(error: Exception) -> str:
     """The message for a CganError, no memory, or an OSError about a file; empty for any other error."""
     if isinstance(error, CganError):
         return str(error)

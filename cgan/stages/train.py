@@ -161,8 +161,8 @@ def write_outputs(trained: TrainingResult, facts: dict[str, Any]) -> None:
 def stop_signals() -> Iterator[list[int]]:
     """Yield the signals that come, at which a training saves and stops; the first decides the exit code."""
     signals: list[int] = []
-    kinds = (signal.SIGTERM, signal.SIGINT)
-    before = {kind: signal.signal(kind, lambda number, _: signals.append(number)) for kind in kinds}
+    stops = (signal.SIGTERM, signal.SIGINT)
+    before = {stop: signal.signal(stop, lambda number, _: signals.append(number)) for stop in stops}
     try:
         yield signals
     except Interrupted as interruption:

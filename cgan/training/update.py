@@ -100,7 +100,8 @@ class BatchPart:
     def stats(self) -> Tensor:
         """The values of `state.STATS`, float32 [6]. The losses are without class losses and R1, which would
         hide who is ahead."""
-        objective, real, fake = self.objective, self.real_logits, self.fake_logits
+        objective = self.objective
+        real, fake = self.real_logits, self.fake_logits
         values = (
             objective.fake_loss(fake) + objective.real_loss(real),
             objective.real_loss(self.fake_logits_for_generator),

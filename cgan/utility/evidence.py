@@ -17,6 +17,7 @@ from cgan.base.settings import python_call
 from cgan.base.text import duration, percent
 from cgan.data.images import Images, joined
 from cgan.data.splitting import units_of
+from cgan.models.generative import GenerativeModel
 from cgan.models.hardware import choose_hardware, deterministic
 from cgan.params.sections import AutoTrainParams, JudgeParams
 from cgan.quality.evaluate import HasModel, require_matching, shared_images
@@ -227,7 +228,13 @@ def evidence(
             )
         elif generator is not None and folds is None:
             require_comparable(train, held_out, generator)
-            drawn = _drawings(generator, train, held_out, per_class, seed)
+            drawn = generator
+            if not isinstance(drawn, Images):
+                drawn = draw_missing(drawn.model, train, per_class, seed, progress)
+            elif shared := shared_images(drawn, held_out):
+                raise DataError(
+                    f"generator: {shared:,} of the tested images are among the drawings."
+                )
             place = kept_in / _digest(train.digest, drawn.digest, *made_by)
             rounds = rounds_by_seed(train, drawn, held_out, seeds, recipe, place, hardware)
         else:
@@ -259,16 +266,12 @@ def evidence(
     )
 
 
-def _drawings(
-    generator: HasModel | Images, train: Images, held_out: Images, per_class: int | None, seed: int
+def draw_missing(
+    model: GenerativeModel, train: Images, per_class: int | None, seed: int, progress: Progress
 ) -> Images:
     """The drawings that fill up the classes."""
-    if isinstance(generator, Images):
-        if shared := shared_images(generator, held_out):
-            raise DataError(f"generator: {shared:,} of the tested images are among the drawings.")
-        return generator
     labels = missing_labels(train.tensors.counts, per_class)
-    return Images(generator.model.draw(labels, seed), labels, train.class_names, notes=())
+    return Images(model.draw(labels, seed, progress), labels, train.class_names, notes=())
 
 
 def _digest(*facts: object) -> str:

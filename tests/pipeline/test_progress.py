@@ -5,7 +5,7 @@ import pytest
 from cgan.pipeline import progress
 
 
-def test_a_line_comes_after_five_seconds_and_then_every_ten(
+def test_a_line_comes_after_three_seconds_and_then_every_seven(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [0.0]
@@ -20,10 +20,10 @@ def test_a_line_comes_after_five_seconds_and_then_every_ten(
 
     lines = said(range(100), 2.5, images=64)
     assert lines[0] == "judge: step 2 of 100 · 26 images/s · 4 min left"
-    assert len(lines) == 25 and lines[1].startswith("judge: step 6 of 100")
+    assert len(lines) == 33 and lines[1].startswith("judge: step 5 of 100")
     assert lines[-1] == "judge: step 98 of 100 · 26 images/s · 5 s left"
     resumed = ["judge: step 1,002 of 1,004 · 12 s left", "judge: step 1,004 of 1,004 · 0 s left"]
     assert said(range(1000, 1004), 6) == resumed, "it counts from there"
-    assert said(range(9), 0.5) == [], "what is soon done says nothing"
+    assert said(range(5), 0.5) == [], "what is soon done says nothing"
     lines = said(range(1000), 1, first=30)
-    assert lines[0] == "judge: step 2 of 1,000 · 17 min left" and len(lines) == 100
+    assert lines[0] == "judge: step 2 of 1,000 · 17 min left" and len(lines) == 143

@@ -249,7 +249,7 @@ def test_a_limit_stops_what_is_clearly_beyond_it(
     assert found.passed is passed and found.interval
     assert name != "worst_class_diversity" or "(class n1)" in found.what
     shown = f": {found.with_interval}, expected {found.expected}"
-    assert found.in_words() == found.what + (shown if not found.why else f": {found.why}")
+    assert found.summary == found.what + (shown if not found.why else f": {found.why}")
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_copies_of_one_class_are_seen_but_not_a_few_of_each(
     check = checks_of(by_hand(copies=counts))["copies_over_floor"]
     assert check.passed is passed
     share = as_text(copied / compared)
-    assert passed or f": {share} of the drawings of class n1 (of real" in check.in_words()
+    assert passed or f": {share} of the drawings of class n1 (of real" in check.summary
 
 
 def test_copies_are_more_than_real_images_of_the_class_have() -> None:

@@ -15,6 +15,7 @@ from cgan.base.errors import CganError, DataError
 from cgan.base.progress import silent
 from cgan.data.images import Images
 from cgan.data.splitting import units_of
+from cgan.models.generative import class_of
 from cgan.models.hardware import choose_hardware
 from cgan.params.sections import AutoTrainParams, JudgeParams
 from cgan.quality.judge import predict
@@ -22,7 +23,7 @@ from cgan.training.auto import choose
 from cgan.training.loop import train_chosen
 from cgan.utility import pretrained
 from cgan.utility.effect import DRAWN, Difference, Effect, Outcome, effect
-from cgan.utility.evidence import verdict_on
+from cgan.utility.evidence import draw_missing, verdict_on
 from cgan.utility.rounds import (
     BASELINES,
     CLASSIFIERS,
@@ -200,6 +201,19 @@ def test_a_class_of_few_images_shows_nothing_and_counts_alike() -> None:
     assert of_two.by_class[1].tested == 2 and of_two.by_class[0].interval[0] < 0
     # Ninety pictures of three things are three.
     assert verdict_on(found(slice(30), rows // 30).by_class[0]) == "cannot tell"
+
+
+def test_missing_drawings_show_their_progress() -> None:
+    train, shown = digits(rows_of(0, 0, 20), rows_of(1, 0, 8)), list[tuple[str, int]]()
+    pixels, labels, _ = train.tensors
+    model = class_of("local_score").from_images(pixels, labels, AutoTrainParams().model_dump())
+
+    def progress(what: str, steps: range, images_per_step: int = 0) -> Iterator[int]:
+        shown.append((what, len(steps)))
+        yield from steps
+
+    assert draw_missing(model, train, None, 1, progress).counts.tolist() == [0, 12]
+    assert shown == [("drawings", 12)]
 
 
 # --- the classifiers ------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 
-from cgan.base.report import CANNOT_TELL, Interval, Kind, Number, Report, Table, as_text
+from cgan.base.report import CANNOT_TELL, Interval, Notation, Number, Report, Table, as_text
 from cgan.base.text import listed, percent
 from cgan.params.sections import GateParams
 from cgan.pipeline.registry.measurements import DataComparison, DrawingMeasurements
@@ -25,20 +25,20 @@ from cgan.quality.outliers import Excess, excesses
 from cgan.quality.proportions import joint_z
 
 MAX_CLASS_LOSS = 0.25  # of a class's share of the images
-NOT_DIFFERENT = "not clearly different from"
 
 
 class Finding(NamedTuple):
     """A measured value. `interval`: all of it has to be beyond the limit, unless `passed` says what is
-    decided. `note`: which class has the value, or what it stands beside; `why`: a failure in words, where
-    value and limit say too little."""
+    decided, and `inconclusive` that nothing can be told. `note`: which class has the value, or what it stands
+    beside; `why`: a failure in words, where value and limit say too little."""
 
     value: float | None
     interval: Interval | None = None
     passed: bool | None = None
+    inconclusive: bool = False
     note: str = ""
     why: str = ""
-    kind: Kind = "share"
+    notation: Notation = "share"
 
 
 # -- Measurements of the rows ------------------------------------------------------------------------
@@ -81,12 +81,12 @@ def _largest_excess(
     return _largest(parts, limit)
 
 
-def _largest(found: Iterable[tuple[float, str]], limit: float, kind: Kind = "share") -> Finding:
+def _largest(found: list[tuple[float, str]], limit: float, notation: Notation = "share") -> Finding:
     """The largest of values, each with its words; why: the three largest above the limit, in their words."""
     ordered = sorted(found, reverse=True)
     far = [words for value, words in ordered if value > limit]
-    why = f"{listed(far, 3)}; at most {as_text(limit, kind)}" if far else ""
-    return Finding(max([0.0, *(value for value, _ in ordered)]), why=why, kind=kind)
+    why = f"{listed(far, 3)}; at most {as_text(limit, notation)}" if far else ""
+    return Finding(max([0.0, *(value for value, _ in ordered)]), why=why, notation=notation)
 
 
 def class_loss(data: DataComparison, limit: float) -> Finding:
@@ -117,7 +117,7 @@ def relative_accuracy(drawings: DrawingMeasurements, limit: float) -> Finding:
     score = evaluation.score("conditional_accuracy")
     if evaluation.judge_weakness or not score.value or not score.real or not score.interval:
         why = f"the judge {CANNOT_TELL}: {evaluation.judge_weakness}"
-        return Finding(score.value, passed=False, why=why)
+        return Finding(score.value, passed=False, inconclusive=True, why=why)
     low, high = score.interval
     of_all = Finding(
         score.value / score.real,
@@ -146,7 +146,7 @@ def worst_diversity(drawings: DrawingMeasurements, limit: float) -> Finding | No
     if not measured:
         return None
     value, interval, name = min(measured)
-    return Finding(value, interval, value >= limit, f"(class {name})", kind="number")
+    return Finding(value, interval, value >= limit, note=f"(class {name})", notation="number")
 
 
 def excess_distance(drawings: DrawingMeasurements, _: float) -> Finding | None:
@@ -155,7 +155,7 @@ def excess_distance(drawings: DrawingMeasurements, _: float) -> Finding | None:
         return None
     drawn = Estimate.restored(score.value, score.deviations)
     excess = drawn - Estimate.restored(score.real, score.real_deviations)
-    return Finding(excess.value, excess.interval, kind="number")
+    return Finding(excess.value, excess.interval, notation="number")
 
 
 def change(
@@ -174,19 +174,20 @@ def change(
     low, high = difference.value - reach, difference.value + reach
     least_gain, most_gain = (-high, -low) if score.better == "lower" else (low, high)
     is_better, is_worse = least_gain > 0, most_gain < -tolerated
-    verdict = NOT_DIFFERENT
+    verdict = "not clearly different from"
     if is_better or is_worse:
         verdict = "better than" if is_better else "worse than"
-    kind: Kind = "points" if score.kind == "share" else "difference"
-    now, before = (as_text(each.value, score.kind, 2) for each in (new, old))
-    by, least, most = (as_text(each, kind, 2) for each in (difference.value, low, high))
+    notation: Notation = "points" if score.notation == "share" else "difference"
+    now, before = (as_text(each.value, score.notation, 2) for each in (new, old))
+    by, least, most = (as_text(each, notation, 2) for each in (difference.value, low, high))
     return Finding(
         difference.value,
         (low, high),
         is_better if limit == "better" else not is_worse,
+        not (is_better or is_worse),
         f"{now}, {verdict} the champion's {before}",
         f"difference {by}; between {least} and {most} (95 % for both metrics)",
-        kind,
+        notation,
     )
 
 
@@ -243,23 +244,20 @@ class Check(Number):
     limit: float | str | None
     at_most: bool
     passed: bool
+    inconclusive: bool = False
     why: str = ""
 
-    def in_words(self) -> str:
+    @property
+    def summary(self) -> str:
         """`Fréchet distance, less real images': 1.02 (0.810 to 1.23), expected ≤ 0.600`."""
         return f"{self.what}: {self.why or f'{self.with_interval}, expected {self.expected}'}"
-
-    @property
-    def is_unsure(self) -> bool:
-        """Does it decide, as nothing can be told?"""
-        return CANNOT_TELL in self.why or NOT_DIFFERENT in self.what
 
     @property
     def expected(self) -> str:
         """`≤ 2.00 %`."""
         if isinstance(self.limit, float):
             sign = "≤" if self.at_most else "≥"
-            return f"{sign} {as_text(self.limit, self.kind, self.digits)}"
+            return f"{sign} {as_text(self.limit, self.notation, self.digits)}"
         return (self.limit or "not_worse").replace("_", " ")
 
 
@@ -286,9 +284,9 @@ def decide(checks: Sequence[Check], notes: Sequence[str] = ()) -> Report:
     """The verdict, `passed` or `blocked`, and why: everything that blocks, what is clear first, or what
     passing rests on. With a table for each group; `notes` come last."""
     failed = [check for check in checks if not check.passed]
-    reasons = [check.in_words() for check in sorted(failed, key=lambda check: check.is_unsure)]
+    reasons = [check.summary for check in sorted(failed, key=lambda check: check.inconclusive)]
     if not failed:
-        compared = [check.in_words() for check in checks if check.group == CHAMPION_GROUP]
+        compared = [check.summary for check in checks if check.group == CHAMPION_GROUP]
         reasons = [*compared, "no limit is clearly exceeded"]
     return Report(
         question="Gate",

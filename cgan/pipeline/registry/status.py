@@ -75,14 +75,14 @@ def _in_mlflow(root: Path) -> Iterator[tuple[str, str]]:
             yield "Verdict", version.tags.get(SUMMARY, f"version {version.number}: none yet")
         name = store.experiment_name(params.tracking.experiment)
         if run := registry.newest_run(name, TRAINING_RUNS):
-            facts, began = run.info, datetime.fromtimestamp(run.info.start_time / 1000, UTC)
+            began = datetime.fromtimestamp(run.info.start_time / 1000, UTC)
             started = f"started {began:%d %b %H:%M} UTC"
-            yield "Last training", f"{facts.run_name} · {facts.status} · {started}"
-            if not champion or facts.run_id != champion.run_id:
+            yield "Last training", f"{run.info.run_name} · {run.info.status} · {started}"
+            if not champion or run.info.run_id != champion.run_id:
                 yield "", _quality(run)
-            is_judged = facts.run_id in {version.run_id for version in versions}
+            is_judged = run.info.run_id in {version.run_id for version in versions}
             advice = "" if is_judged else ", not gated yet: `cgan gate`"
-            yield "", f"run {facts.run_id}{advice}"
+            yield "", f"run {run.info.run_id}{advice}"
 
 
 def _quality(run: Any) -> str:
