@@ -124,9 +124,7 @@ class Table:
         names = "".join(f'<th scope="col">{name}</th>' for name in head)
         body = "".join(f"<tr>{''.join(_html_cells(head, row))}</tr>\n" for row in cells)
         caption = f"<caption>{html.escape(self.heading)}</caption>" if self.heading else ""
-        return (
-            f"<table>{caption}\n<thead><tr>{names}</tr></thead>\n<tbody>\n{body}</tbody></table>\n"
-        )
+        return f"<table>{caption}\n<thead><tr>{names}</tr></thead>\n<tbody>{body}</tbody></table>\n"
 
 
 def _html_cells(head: Sequence[str], row: Sequence[Cell]) -> Iterator[str]:

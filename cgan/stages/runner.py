@@ -1,6 +1,8 @@
 """How a stage runs: errors in words, sources unchanged."""
 
+import atexit
 import errno
+import gc
 import logging
 import signal
 import sys
@@ -20,13 +22,13 @@ log = logging.getLogger(__name__)
 
 
 def run_stage(stage: Callable[[], None]) -> None:
-    """Run a stage's `main`: log lines to stdout; a CganError, a full disk or exhausted memory ends it with a
-    message alone.
+    """Run a stage's `main`, with log lines on stdout. What the user can mend ends it with a message alone.
 
     Fails when params.yaml or a module that the stage imported changed while it ran: DVC hashes them
     after the stage, so dvc.lock would pair the new text with results of the old (treeverse/dvc#11058).
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    atexit.register(gc.freeze)  # else Python's last collection takes .5 s after torch's imports
     before = _sources()
     try:
         stage()

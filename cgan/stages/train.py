@@ -171,9 +171,8 @@ def stop_signals() -> Iterator[list[int]]:
         sys.exit(128 + signals[0])
     finally:
         for number, handler in before.items():
-            signal.signal(
-                number, signal.SIG_IGN if signals else handler
-            )  # one more changes nothing
+            # One more changes nothing.
+            signal.signal(number, signal.SIG_IGN if signals else handler)
 
 
 if __name__ == "__main__":

@@ -182,7 +182,7 @@ def test_trials_and_seeds_are_trained_in_checkouts(
     repo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     narrow_space(repo)
-    words = "Error: MLflow at http://nowhere cannot be used now"
+    words = "Error: MLflow at http://nowhere cannot be used"
     (repo / "cgan/stages/record.py").write_text(f"import sys; sys.exit({words!r})")
     commit(repo)
     set_params({"train.lr": 3.1e-3})

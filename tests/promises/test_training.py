@@ -180,7 +180,7 @@ def test_with_mlflow_away_bytes_are_equal_and_a_run_comes_later(
     before = {run.info.run_id for run in copied.runs()}
     copied.run("python -m dvc repro -s -f train", MLFLOW_TRACKING_URI=address)
     words = copied.run("dvc repro", 255, MLFLOW_TRACKING_URI=address)
-    assert f"Error: MLflow at {address} cannot be used now" in words
+    assert f"Error: MLflow at {address} cannot be used" in words
     assert copied.weights() == finished.weights()
     with copied.started(f"cgan ui --port {address.rpartition(':')[2]}") as (process, output):
         wait_until(lambda: answers(f"{address}/health") or process.poll() is not None)

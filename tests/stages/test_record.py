@@ -204,7 +204,7 @@ def test_without_mlflow_a_sentence_and_next_time_the_whole_run(
     with pytest.raises(TrackingError) as caught:
         record.main()
     words, name = str(caught.value), read_json(TRAINING)["run_name"]
-    assert words.startswith(f"MLflow at {address} cannot be used now (")
+    assert words.startswith(f"MLflow at {address} cannot be used (")
     assert f"so run `{name}` is not complete there" in words and "`dvc repro` again" in words
     assert not RUN_LOCATION.exists()
     monkeypatch.delenv("MLFLOW_TRACKING_URI")

@@ -16,7 +16,7 @@ from cgan.base.files import read_json
 from cgan.pipeline.project import TRAINING
 from cgan.pipeline.tracking.run import TrainingRecord, open_run
 
-SAID = "cannot be used now"
+SAID = "cannot be used"
 
 
 def test_a_run_can_be_watched_is_one_and_says_what_made_it(

@@ -138,9 +138,7 @@ def strip_markdown(run_id: str) -> str:
 
 
 def failure_in_words(uri: str, error: BaseException) -> str:
-    return (
-        f"MLflow at {without_credentials(uri)} cannot be used now ({reason_of(error).rstrip('.')})"
-    )
+    return f"MLflow at {without_credentials(uri)} cannot be used ({reason_of(error).rstrip('.')})"
 
 
 def requester_tags() -> dict[str, str]:
