@@ -79,14 +79,13 @@ def unchanged_stages() -> list[str]:
 
 
 @task(name="gate")
-def run_gate() -> State[Any]:
+def run_gate(takes_turns: bool) -> State[Any]:
     """One at a time on all machines of a Prefect server: locks of files hold on one machine."""
-    turn: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-    if PREFECT_API_URL.value():  # a temporary server has this flow alone
-        with get_client(sync_client=True) as client:
-            client.upsert_global_concurrency_limit_by_name(GATE_LIMIT, 1)
-        turn = concurrency(GATE_LIMIT, raise_on_lease_renewal_failure=False)
-    with turn:
+    with contextlib.ExitStack() as turn:
+        if takes_turns and PREFECT_API_URL.value():  # a temporary server has this flow alone
+            with get_client(sync_client=True) as client:
+                client.upsert_global_concurrency_limit_by_name(GATE_LIMIT, 1)
+            turn.enter_context(concurrency(GATE_LIMIT, raise_on_lease_renewal_failure=False))
         state = run_module("cgan.cli", "gate", exit_codes=(0, project.BLOCKED_EXIT_CODE))
     if state.is_failed():
         return state
@@ -150,7 +149,9 @@ def pipeline(
                 _raise_if_failed(done, f"Stage `{stage.name}`: ")
                 if force:  # DVC is asked again which stages the new data made stale
                     unchanged = unchanged_stages()
-            judged = _raise_if_failed(run_gate(), "Gate: ") if gate else Completed()
+            # With nothing new to judge, two seconds in which SQLite is busy with ten tasks' ends are saved.
+            takes_turns = len(unchanged) < len(STAGES)
+            judged = _raise_if_failed(run_gate(takes_turns), "Gate: ") if gate else Completed()
             message = publish_artifact(gate)
             if pull:
                 _raise_if_failed(

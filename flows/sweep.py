@@ -69,10 +69,8 @@ def search(base: Path, commit: str, params: Params, trials: int) -> None:
         load_if_exists=True,
     )
     if not study.trials:
-        present = flatten(params.model_dump(by_alias=True))
-        study.enqueue_trial(
-            {name: present[name] for name in space if space[name].has(present[name])}
-        )
+        values = flatten(params.model_dump(by_alias=True))
+        study.enqueue_trial({name: values[name] for name in space if space[name].has(values[name])})
 
     def objective(trial: Any) -> float:
         for name, axis in space.items():

@@ -38,7 +38,7 @@ def test_no_module_is_longer_than_a_reader_s_patience() -> None:
 # raise the ceiling in a commit that says what that pays for.
 CEILINGS = {
     "cgan": 220,
-    "cgan/base": 673,
+    "cgan/base": 674,
     "cgan/data": 1_784,
     "cgan/drawing": 739,
     "cgan/models": 1_326,
@@ -51,8 +51,8 @@ CEILINGS = {
     "cgan/stages": 845,
     "cgan/training": 1_595,
     "cgan/utility": 825,
-    "flows": 752,
-    "tests": 12_486,
+    "flows": 751,
+    "tests": 12_487,
 }
 PAGE_LINES = 1_332  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/

@@ -54,9 +54,9 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def gates_at_work() -> int:
     """Of those on all machines of a Prefect server, which takes one at a time."""
     with get_client(sync_client=True) as client:
-        limit = client.read_global_concurrency_limit_by_name("cgan-gate")
-    assert limit.limit == 1
-    return limit.active_slots
+        limits = client.read_global_concurrency_limits()
+    assert all((limit.name, limit.limit) == ("cgan-gate", 1) for limit in limits)
+    return sum(limit.active_slots for limit in limits)
 
 
 class Children:
@@ -147,6 +147,7 @@ def test_what_is_blocked_is_said(children: Children) -> None:
     again = {"download": "Completed", "gate": "Blocked"}
     assert_tasks(state, dict.fromkeys(STAGES, "Unchanged") | again)
     assert children.started == ["download --force", "gate"]
+    assert children.gates == 0, "with nothing new it waits for nobody"
 
 
 def test_without_the_gate_a_run_says_the_quality(children: Children) -> None:
