@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import cgan
-from cgan.base.report import Cell, Notation, Report, Table, as_text
+from cgan.base.report import Cell, Kind, Report, Table, as_text
 from cgan.data.images import Images
 from cgan.models.hardware import choose_hardware
 from cgan.params.sections import EvaluateParams, JudgeParams
@@ -43,7 +43,7 @@ def of_presets(scale: Scale) -> Report:
         values = {key: [each.score(key).value for each in found] for key in METRICS}
         seconds = [run.seconds for run in runs]
         figures[preset] = {"s": seconds, **values}
-        cells = [spread(each, METRICS[key].notation) for key, each in values.items()]
+        cells = [spread(each, METRICS[key].kind) for key, each in values.items()]
         rows.append([f"preset {preset}", spread(seconds, "number"), *cells])
     rows.append(["real images", "", *of_real(found[0], METRICS)])
     names = [metric.name for metric in METRICS.values()]
@@ -79,18 +79,18 @@ def of_small_sets(scale: Scale) -> Report:
     )
 
 
-def spread(values: Sequence[float | None], notation: Notation) -> str:
+def spread(values: Sequence[float | None], kind: Kind) -> str:
     """`99.5 % ± 0.1 %`: mean and standard deviation; the mean alone of one value."""
     known = [value for value in values if value is not None]
     if not known:
         return ""
-    text = as_text(statistics.fmean(known), notation)
-    return f"{text} ± {as_text(statistics.stdev(known), notation)}" if len(known) > 1 else text
+    text = as_text(statistics.fmean(known), kind)
+    return f"{text} ± {as_text(statistics.stdev(known), kind)}" if len(known) > 1 else text
 
 
 def of_real(found: Evaluation, keys: Iterable[str]) -> list[str]:
     """What real images get in the drawings' place."""
-    return [as_text(score.real, score.notation) for score in map(found.score, keys)]
+    return [as_text(score.real, score.kind) for score in map(found.score, keys)]
 
 
 def judge_of(images: Images, scale: Scale) -> Judge:

@@ -52,7 +52,7 @@ CEILINGS = {
     "cgan/training": 1_595,
     "cgan/utility": 825,
     "flows": 751,
-    "tests": 12_487,
+    "tests": 12_486,
 }
 PAGE_LINES = 1_332  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/

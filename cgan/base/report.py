@@ -19,7 +19,7 @@ from cgan.base.files import write_json, write_text
 from cgan.base.text import percent, printable
 
 Interval = tuple[float, float]  # at 95 %
-Notation = Literal["share", "points", "number", "difference"]
+Kind = Literal["share", "points", "number", "difference"]
 """How a number is written: `98.6 %`; `+1.2`, a difference of two shares; `0.335`; `+0.012`, one of two
 numbers."""
 
@@ -27,18 +27,18 @@ CANNOT_TELL = "cannot tell"  # the verdict where numbers are too uncertain for a
 TERMINAL_ROWS = 20  # of a table; the files have them all
 
 
-def as_text(value: float | None, notation: Notation = "share", digits: int = 1) -> str:
+def as_text(value: float | None, kind: Kind = "share", digits: int = 1) -> str:
     """Format a number for readers: "" for None, a dash for what is not finite. `digits`: decimals of shares
     and points."""
     if value is None:
         return ""
     if not math.isfinite(value):
         return "–"
-    if notation == "share":
+    if kind == "share":
         return percent(value, digits)
-    if notation == "points":
+    if kind == "points":
         return f"{100 * value:+.{digits}f}"
-    sign = "+" if notation == "difference" and value > 0 else ""
+    sign = "+" if kind == "difference" and value > 0 else ""
     return sign + (f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}".rstrip("."))
 
 
@@ -49,19 +49,19 @@ class Number:
     value: float | None = None
     interval: Interval | None = None
     real: float | None = None
-    notation: Notation = "share"
+    kind: Kind = "share"
     digits: ClassVar[int] = 1  # decimals of shares and points
 
     def __str__(self) -> str:
         """`98.6 %`."""
-        return as_text(self.value, self.notation, self.digits)
+        return as_text(self.value, self.kind, self.digits)
 
     @property
     def interval_in_words(self) -> str:
         """`97.9 % to 99.1 %`; nothing where it is not known."""
         if self.interval is None or self.value is None or not math.isfinite(self.value):
             return ""
-        return " to ".join(as_text(end, self.notation, self.digits) for end in self.interval)
+        return " to ".join(as_text(end, self.kind, self.digits) for end in self.interval)
 
     @property
     def with_interval(self) -> str:

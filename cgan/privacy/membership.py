@@ -47,7 +47,7 @@ class Attack:
     @property
     def auc_number(self) -> Number:
         """The AUC, for whoever shows it."""
-        return Number(value=self.auc, interval=self.interval, notation="number")
+        return Number(value=self.auc, interval=self.interval, kind="number")
 
     @property
     def leaks(self) -> bool:

@@ -89,8 +89,8 @@ class Sharing(Answer):
             ("AUC (0.5 is chance)", auc.with_interval),
             (f"found at a false positive rate of {rate}", percent(found.true_positive_rate)),
             ("of them by chance, at most", percent(found.chance)),
-            ("p-value", Number(value=found.p_value, notation="number")),
-            ("ε, at least", Number(value=found.epsilon, notation="number")),
+            ("p-value", Number(value=found.p_value, kind="number")),
+            ("ε, at least", Number(value=found.epsilon, kind="number")),
         ]
         facts = {name: value for name, value in asdict(self).items() if name != "picture"}
         seen = "The most exposed training images, above the nearest drawings"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cgan.base.report import Answer, Cell, Interval, Notation, Number, Report, Table
+from cgan.base.report import Answer, Cell, Interval, Kind, Number, Report, Table
 from cgan.base.settings import python_call
 from cgan.quality.evaluation import Evaluation, Score
 from cgan.quality.intervals import Estimate
@@ -47,7 +47,7 @@ class Change:
         """The cells below COLUMNS."""
         a, difference = self.a, self.difference
         name = f"{a.name} {'↑' if a.better == 'higher' else '↓'}"
-        real = Number(value=None if difference.value is None else a.real, notation=a.notation)
+        real = Number(value=None if difference.value is None else a.real, kind=a.kind)
         return name, real, a, self.b, difference, difference.interval_in_words, self.verdict
 
     def facts(self) -> dict[str, Any]:
@@ -149,5 +149,5 @@ def _difference(a: Score, b: Score) -> Number:
         interval = (after - before).interval
     elif a.interval and b.interval:
         interval = difference_interval(a.value, a.interval, b.value, b.interval)
-    notation: Notation = "points" if a.notation == "share" else "difference"
-    return Number(value=b.value - a.value, interval=interval, notation=notation)
+    kind: Kind = "points" if a.kind == "share" else "difference"
+    return Number(value=b.value - a.value, interval=interval, kind=kind)

@@ -50,7 +50,7 @@ WORST_CLASS_DIVERSITY = Metric(
     name="diversity of the worst class",
     meaning=f"how far a drawing is from the most similar of up to {MAX_OTHERS} others, moved ones included, "
     "in the class that fares worst; 1 is like real",
-    notation="number",
+    kind="number",
     measure=lambda drawn: diversity_score(drawn.diversities),
 )
 

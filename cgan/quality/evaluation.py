@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cgan.base.errors import CganError
 from cgan.base.files import read_json, write_json
-from cgan.base.report import CANNOT_TELL, Answer, Interval, Notation, Number, Report, Table, as_text
+from cgan.base.report import CANNOT_TELL, Answer, Interval, Kind, Number, Report, Table, as_text
 from cgan.base.text import percent
 from cgan.quality.proportions import joint_z, proportion_interval, wilson_interval
 
@@ -35,7 +35,7 @@ class MetricFacts:
     name: str = ""
     meaning: str = ""
     better: Literal["higher", "lower"] = "higher"
-    notation: Notation = "share"
+    kind: Kind = "share"
     sample_size_key: str = ""
 
 
@@ -66,7 +66,7 @@ class Metric(MetricFacts):
     def score(self, drawn: DrawnSet) -> Score:
         """The numbers of drawings, with what they mean, within what the metric can be."""
         found = replace(self.measure(drawn) or Score(), **self.facts)
-        most = 1.0 if self.notation == "share" else math.inf
+        most = 1.0 if self.kind == "share" else math.inf
         real, interval = found.real, found.interval
         if interval:
             interval = max(0.0, interval[0]), min(most, interval[1])
@@ -205,7 +205,7 @@ class Evaluation(Answer):
             "Beside real images",
             ("metric", "drawings", "95 % interval", "real images", "better"),
             [
-                (row.name, row, row.interval_in_words, as_text(row.real, row.notation), row.better)
+                (row.name, row, row.interval_in_words, as_text(row.real, row.kind), row.better)
                 for row in measured
             ],
             notes=[score.meaning for score in measured],

@@ -80,7 +80,7 @@ FRECHET_DISTANCE = Metric(
     name="Fréchet distance",
     meaning="how far the drawings are from held-out real images, in the judge's features",
     better="lower",
-    notation="number",
+    kind="number",
     sample_size_key="distance_images",
     measure=lambda drawn: drawn.beside_real("fid_judge"),
 )

@@ -73,7 +73,7 @@ class Difference:
     def gain(self) -> Number:
         """The difference of the accuracies, as a fraction; shown in points."""
         value = self.with_drawings - self.without
-        return Number(value=value, interval=self.interval, notation="points")
+        return Number(value=value, interval=self.interval, kind="points")
 
 
 @dataclass(frozen=True)

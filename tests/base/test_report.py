@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 from cgan.base.files import read_json
-from cgan.base.report import TERMINAL_ROWS, Notation, Number, Report, Table
+from cgan.base.report import TERMINAL_ROWS, Kind, Number, Report, Table
 
 EVIL = "<b>|\x1b[2J\n# x"
 NUMBERS = Number(value=0.98, interval=(0.975, 1.0))
@@ -20,16 +20,14 @@ REPORT = Report(
 
 
 def test_a_number_is_written_alike_everywhere() -> None:
-    cases: dict[Notation, dict[float | None, str]] = {
+    cases: dict[Kind, dict[float | None, str]] = {
         "share": {0.98971: "99.0 %", None: "", math.inf: "–"},
         "points": {0.0123: "+1.2", -0.2: "-20.0"},
         "number": {0.5: "0.500", 99.96: "100", 12345.6: "12,346", -7.0: "-7.00"},
         "difference": {0.0123: "+0.0123", -100_000: "-100,000"},
     }
-    for notation, written in cases.items():
-        assert [str(Number(value=value, notation=notation)) for value in written] == [
-            *written.values()
-        ]
+    for kind, written in cases.items():
+        assert [str(Number(value=value, kind=kind)) for value in written] == [*written.values()]
     assert NUMBERS.with_interval == "98.0 % (97.5 % to 100.0 %)"
     assert Number(value=math.nan, interval=(0, 1)).with_interval == "–"
 

@@ -72,4 +72,5 @@ assert not [name for name in sys.modules if name.partition(".")[0] in absent]
 """
     words = run_python(BLOCKER + code, tmp_path)
     assert words.startswith("drawn/2024.png: ") and (tmp_path / "drawn/2024.png").is_file()
-    assert "Legible: 99.5 %" in (tmp_path / "hub/README.md").read_text()
+    card = (tmp_path / "hub/README.md").read_text()
+    assert "Legible: 99.5 %" in card and "| Fréchet distance | 0.102 |  | 0.0436 | lower |" in card

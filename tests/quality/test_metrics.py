@@ -245,8 +245,8 @@ def test_the_report_takes_each_number_from_its_row() -> None:
 def test_a_metric_s_interval_is_within_what_it_can_be() -> None:
     wide: Any = {"measure": lambda _: Score(value=0.5, interval=(-0.02, 1.01))}
     drawn: Any = None  # is not asked
-    assert Metric(notation="share", **wide).score(drawn).interval == (0, 1)
-    assert Metric(notation="number", **wide).score(drawn).interval == (0, 1.01)
+    assert Metric(kind="share", **wide).score(drawn).interval == (0, 1)
+    assert Metric(kind="number", **wide).score(drawn).interval == (0, 1.01)
 
 
 def class_of(right: int, real: int, diversity: float, reach: float = 0.06) -> ClassScores:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 
-from cgan.base.report import CANNOT_TELL, Interval, Notation, Number, Report, Table, as_text
+from cgan.base.report import CANNOT_TELL, Interval, Kind, Number, Report, Table, as_text
 from cgan.base.text import listed, percent
 from cgan.params.sections import GateParams
 from cgan.pipeline.registry.measurements import DataComparison, DrawingMeasurements
@@ -38,7 +38,7 @@ class Finding(NamedTuple):
     inconclusive: bool = False
     note: str = ""
     why: str = ""
-    notation: Notation = "share"
+    kind: Kind = "share"
 
 
 # -- Measurements of the rows ------------------------------------------------------------------------
@@ -81,12 +81,12 @@ def _largest_excess(
     return _largest(parts, limit)
 
 
-def _largest(found: list[tuple[float, str]], limit: float, notation: Notation = "share") -> Finding:
+def _largest(found: list[tuple[float, str]], limit: float, kind: Kind = "share") -> Finding:
     """The largest of values, each with its words; why: the three largest above the limit, in their words."""
     ordered = sorted(found, reverse=True)
     far = [words for value, words in ordered if value > limit]
-    why = f"{listed(far, 3)}; at most {as_text(limit, notation)}" if far else ""
-    return Finding(max([0.0, *(value for value, _ in ordered)]), why=why, notation=notation)
+    why = f"{listed(far, 3)}; at most {as_text(limit, kind)}" if far else ""
+    return Finding(max([0.0, *(value for value, _ in ordered)]), why=why, kind=kind)
 
 
 def class_loss(data: DataComparison, limit: float) -> Finding:
@@ -146,7 +146,7 @@ def worst_diversity(drawings: DrawingMeasurements, limit: float) -> Finding | No
     if not measured:
         return None
     value, interval, name = min(measured)
-    return Finding(value, interval, value >= limit, note=f"(class {name})", notation="number")
+    return Finding(value, interval, value >= limit, note=f"(class {name})", kind="number")
 
 
 def excess_distance(drawings: DrawingMeasurements, _: float) -> Finding | None:
@@ -155,7 +155,7 @@ def excess_distance(drawings: DrawingMeasurements, _: float) -> Finding | None:
         return None
     drawn = Estimate.restored(score.value, score.deviations)
     excess = drawn - Estimate.restored(score.real, score.real_deviations)
-    return Finding(excess.value, excess.interval, notation="number")
+    return Finding(excess.value, excess.interval, kind="number")
 
 
 def change(
@@ -177,9 +177,9 @@ def change(
     verdict = "not clearly different from"
     if is_better or is_worse:
         verdict = "better than" if is_better else "worse than"
-    notation: Notation = "points" if score.notation == "share" else "difference"
-    now, before = (as_text(each.value, score.notation, 2) for each in (new, old))
-    by, least, most = (as_text(each, notation, 2) for each in (difference.value, low, high))
+    kind: Kind = "points" if score.kind == "share" else "difference"
+    now, before = (as_text(each.value, score.kind, 2) for each in (new, old))
+    by, least, most = (as_text(each, kind, 2) for each in (difference.value, low, high))
     return Finding(
         difference.value,
         (low, high),
@@ -187,7 +187,7 @@ def change(
         not (is_better or is_worse),
         f"{now}, {verdict} the champion's {before}",
         f"difference {by}; between {least} and {most} (95 % for both metrics)",
-        notation,
+        kind,
     )
 
 
@@ -257,7 +257,7 @@ class Check(Number):
         """`≤ 2.00 %`."""
         if isinstance(self.limit, float):
             sign = "≤" if self.at_most else "≥"
-            return f"{sign} {as_text(self.limit, self.notation, self.digits)}"
+            return f"{sign} {as_text(self.limit, self.kind, self.digits)}"
         return (self.limit or "not_worse").replace("_", " ")
 
 
