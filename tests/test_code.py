@@ -38,21 +38,21 @@ def test_no_module_is_longer_than_a_reader_s_patience() -> None:
 # raise the ceiling in a commit that says what that pays for.
 CEILINGS = {
     "cgan": 220,
-    "cgan/base": 674,
-    "cgan/data": 1_784,
-    "cgan/drawing": 739,
+    "cgan/base": 672,
+    "cgan/data": 1_783,
+    "cgan/drawing": 738,
     "cgan/models": 1_326,
-    "cgan/page": 635,
-    "cgan/params": 515,
-    "cgan/pipeline": 2_656,
+    "cgan/page": 634,
+    "cgan/params": 514,
+    "cgan/pipeline": 2_650,
     "cgan/privacy": 676,
-    "cgan/quality": 2_437,
-    "cgan/service": 322,
-    "cgan/stages": 845,
-    "cgan/training": 1_595,
+    "cgan/quality": 2_451,
+    "cgan/service": 321,
+    "cgan/stages": 844,
+    "cgan/training": 1_594,
     "cgan/utility": 825,
     "flows": 751,
-    "tests": 12_486,
+    "tests": 12_500,
 }
 PAGE_LINES = 1_332  # of JavaScript, CSS and HTML
 DOCS_WORDS = 12_000  # in README.md, CONTRIBUTING.md and docs/

@@ -53,8 +53,7 @@ def working_tree(folder: Path | None = None) -> WorkingTree:
 
 
 def secrets_in(content: bytes) -> str:
-    """The names of environment variables whose values stand in `content`, of those that are named as a secret
-    is."""
+    """The names of environment variables that are named as a secret is, and whose values are in `content`."""
     return ", ".join(
         name
         for name, value in os.environ.items()

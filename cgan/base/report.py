@@ -28,8 +28,7 @@ TERMINAL_ROWS = 20  # of a table; the files have them all
 
 
 def as_text(value: float | None, kind: Kind = "share", digits: int = 1) -> str:
-    """Format a number for readers: "" for None, a dash for what is not finite. `digits`: decimals of shares
-    and points."""
+    """Format a number: "" for None, a dash for what is not finite. `digits`: decimals of shares, points."""
     if value is None:
         return ""
     if not math.isfinite(value):

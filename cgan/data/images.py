@@ -28,8 +28,7 @@ ONE_EACH = ("pixels", "labels", "groups", "splits", "lines", "sizes")  # arrays:
 
 
 class Tensors(NamedTuple):
-    """torch's view of an `Images`, on the CPU: `pixels` uint8 [N, C, H, W], `labels` int64 [N] and `counts`
-    int64 [classes]."""
+    """torch's view of `Images`: `pixels` uint8 [N, C, H, W], int64 `labels` [N] and `counts` [classes]."""
 
     pixels: torch.Tensor
     labels: torch.Tensor

@@ -43,8 +43,7 @@ class Generator:
     [2, 0, 7]
     >>> generator.save("digits.safetensors")
 
-    `facts` are what its file says of its making: params, data hash, seed, torch version. `source` is what it
-    was loaded from.
+    `facts` are what its file says of its making: params, data hash, seed, …; `source`, where it was loaded.
     """
 
     def __init__(

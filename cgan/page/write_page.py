@@ -39,8 +39,7 @@ def write_page(
 
     With `train` and `held_out` it has a section on the data; with a `judge` that was trained on `train`, too,
     one on drawings beside the training images that they resemble, and one on labels that look wrong. Raises
-    DataError where the evaluation is about another generator, or images or judge are of other classes or
-    another size.
+    DataError where the evaluation is of another generator, or images or judge of other classes or sizes.
     """
     if not evaluation.is_about(run.generator.facts):
         raise DataError(

@@ -244,8 +244,7 @@ class GateParams(Section):
 
 
 class SweepAxis(Section):
-    """The values of one param that a sweep tries: `choices`, or all from `low` to `high`, integers if both
-    are."""
+    """The values of a param that a sweep tries: `choices`, or from `low` to `high`, integers if both are."""
 
     low: int | float = 0
     high: int | float = 0

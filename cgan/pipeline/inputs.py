@@ -32,8 +32,7 @@ class Inputs:
     def load(cls, device: str = "auto") -> Inputs:
         """The inputs, both models on `device`. Raises DataError or ModelError for a file that is absent or
         damaged, and where generator and judge were not trained on this training part, or the hold-out is of
-        another split: then every number would be of something else, and none of them
-        would show it."""
+        another split: then every number would be of something else, and none would show it."""
         model, facts = load_generator(GENERATOR)
         judge, judge_facts = load_judge(JUDGE)
         train, held_out = load_images(TRAIN_DATA), load_images(HOLDOUT_DATA)

@@ -2,8 +2,7 @@
 
 Each image becomes a row: NAMED_COLUMNS, and the image itself made small. Of each class their means are
 compared with those of other images, in standard deviations (Cohen's d, Statistical Power Analysis, 1988),
-less what chance explains: the optimistic end of an interval at 95 % for all columns and classes together
-(Bonferroni).
+less what chance explains: the optimistic end of an interval at 95 % for all columns and classes (Bonferroni).
 """
 
 from __future__ import annotations
@@ -32,6 +31,7 @@ NAMED_COLUMNS: dict[str, tuple[float, Literal["", "height", "width", "longer"]]]
     "hardest edge": (32.0, ""),
     "lightest point": (32.0, ""),
     "darkest point": (32.0, ""),
+    "specks": (0.2, ""),
 }
 MIN_PIXEL_DEVIATION = 16.0  # grey levels, of a pixel of the small image
 DESCRIBED_AT_ONCE = 2000  # images
@@ -139,6 +139,16 @@ def _describe_part(images: Tensor) -> Tensor:
     brightness, contrast = grey.mean(dim=(1, 2)), grey.std(dim=(1, 2))
     spread = (variance_y + variance_x).sqrt()
     lightest, darkest = grey.amax(dim=(1, 2)), grey.amin(dim=(1, 2))
-    named = (brightness, contrast, y, x, spread, edges, hardest, lightest, darkest)
+    specks = (_above_neighbours(pixels) + _above_neighbours(-pixels)).mean(dim=(1, 2, 3))
+    named = (brightness, contrast, y, x, spread, edges, hardest, lightest, darkest, specks)
     small = F.adaptive_avg_pool2d(pixels, (min(SMALL_SIDE, height), min(SMALL_SIDE, width)))
     return torch.cat([torch.stack(named, dim=1), small.flatten(1)], dim=1)
+
+
+def _above_neighbours(pixels: Tensor) -> Tensor:
+    """By how much each value lies above all eight around it, 0 where it does not: [N, C, H, W]."""
+    padded = F.pad(pixels, (1, 1, 1, 1), mode="replicate")
+    rows = F.max_pool2d(padded, (1, 3), stride=1)
+    beside = torch.maximum(padded[:, :, 1:-1, :-2], padded[:, :, 1:-1, 2:])
+    highest = torch.maximum(rows[:, :, :-2], rows[:, :, 2:]).maximum(beside)
+    return (pixels - highest).clamp(min=0)

@@ -98,8 +98,7 @@ def jackknife_replicates(*sides: tuple[Tensor, Tensor]) -> Tensor:
     """The deviations of a value that independent sides give, float64 [REPLICATES]: of each side `weights`
     [REPLICATES, N] of its N parts, and the values without each of them, float64 [N].
 
-    They have the jackknife's variance (Efron & Stein, Annals of Statistics 9, 1981: on average not too
-    small).
+    They have the jackknife's variance, on average not too small (Efron & Stein, Ann. Statist. 9, 1981).
     """
     of_sides = [
         weights @ (left_out.mean() - left_out) * math.sqrt(1 - 1 / len(left_out))

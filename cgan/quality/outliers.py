@@ -27,9 +27,10 @@ from cgan.quality.class_shift import DESCRIBED_AT_ONCE, NAMED_COLUMNS, describe,
 from cgan.quality.judge import Judge, predict
 from cgan.quality.proportions import difference_interval, joint_z, proportion_interval
 
-# A limit is so many times what real images keep, in numbers, features and tones, so that what is hardly
-# unusual is no outlier: some 3 % of honest drawings have edges softer or harder than any real image's.
-MARGINS = torch.tensor([1.4, 1.2, 1.4])
+# A limit is so many times what real images keep, in numbers, features and tones, of another day's images and
+# of drawings. What is hardly unusual is no outlier: of honest drawings some 3 % have edges softer or harder
+# than any real image's, and up to 10 % other features, which of spoilt ones are further off.
+MARGINS = torch.tensor([[1.4, 1.2, 1.4], [1.4, 1.6, 1.4]])
 CROSS_FITS = 5
 MIN_TRAINING_IMAGES = 30  # of a class: what so few keep says little of others
 MAX_TRAINING_IMAGES = 500  # of a class, that a model is fitted to
@@ -84,8 +85,9 @@ class Excess(NamedTuple):
 class OutlierModels(NamedTuple):
     """Models of the real images of each class; each tensor has a row for a class, or is of one class: mean
     and inverse covariance of the numbers; mean and principal components of the features, [D] and
-    [MAX_COMPONENTS, D]; mean and standard deviation of the tones, [2]; the limits of the distances, [3],
-    infinite where there are too few images; and how many outliers among how many images, int64 [2]."""
+    [MAX_COMPONENTS, D]; mean and standard deviation of the tones, [2]; the limits of the distances, of images
+    and of drawings, [2, 3], infinite where there are too few images; and how many real images are outliers by
+    each, among how many, int64 [2, 2]."""
 
     numbers_mean: Tensor
     numbers_inverse: Tensor
@@ -118,25 +120,28 @@ class OutlierModels(NamedTuple):
         models = cls(*map(torch.stack, zip(*fitted, strict=True)))
         labels = torch.cat([*(each.labels for each in of_classes), held_out.labels])
         distances = torch.cat([*found, models.distances(held_out)])
-        of_limit = (distances[:, 1] / models.limits[labels, 1]).nan_to_num(1.0)
+        of_limit = (distances[:, 1] / models.limits[labels, 0, 1]).nan_to_num(1.0)
         known, unseen = of_limit.tensor_split([-len(held_out.labels)])
         rise = unseen.quantile(MEMORY_QUANTILE) / known.quantile(MEMORY_QUANTILE)
-        models.limits[:, 1] *= rise.clamp(min=1)
-        return models._replace(real=_count(distances, labels, models.limits))
+        models.limits[:, :, 1] *= rise.clamp(min=1)
+        real = [_count(distances, labels, limits) for limits in models.limits.unbind(dim=1)]
+        return models._replace(real=torch.stack(real, dim=1))
 
     def distances(self, samples: Samples) -> Tensor:
         """Distances from the real images of each one's class, in numbers, features and tones: [N, 3]."""
-        found = torch.zeros(len(samples.labels), len(MARGINS))
+        found = torch.zeros(len(samples.labels), MARGINS.shape[1])
         for label in samples.labels.unique():
             of_class = samples.labels == label
             model = OutlierModels(*(part[label] for part in self))
             found[of_class] = _distances(model, samples.at(of_class))
         return found
 
-    def excesses(self, samples: Samples, group_size: float = 1.0) -> list[Excess]:
-        """The excesses of images beside the real ones. `group_size`: how many say the same, on average."""
-        counts = _count(self.distances(samples), samples.labels, self.limits)
-        return excesses(counts, self.real, group_size)
+    def excesses(
+        self, samples: Samples, group_size: float = 1.0, *, drawn: bool = False
+    ) -> list[Excess]:
+        """The excesses of images, or of drawings. `group_size`: how many say the same, on average."""
+        counts = _count(self.distances(samples), samples.labels, self.limits[:, int(drawn)])
+        return excesses(counts, self.real[:, int(drawn)], group_size)
 
 
 def _fit(samples: Samples, min_std: Tensor) -> OutlierModels:
@@ -158,8 +163,8 @@ def _fit(samples: Samples, min_std: Tensor) -> OutlierModels:
         features_mean=mean,
         components=components,
         tones=torch.stack([samples.tones.mean(), deviation]),
-        limits=torch.full((len(MARGINS),), math.inf),
-        real=torch.zeros(2),
+        limits=torch.full(MARGINS.shape, math.inf),
+        real=torch.zeros(2, 2),
     )
 
 
@@ -180,8 +185,8 @@ def _cross_fit(samples: Samples, min_std: Tensor) -> tuple[OutlierModels, Tensor
     count = len(samples.labels)
     if count < MIN_TRAINING_IMAGES:
         blank = Samples(*(torch.zeros(2, *part.shape[1:]) for part in samples))
-        return _fit(blank, min_std), torch.full((count, len(MARGINS)), math.inf)
-    distances = torch.zeros(count, len(MARGINS))
+        return _fit(blank, min_std), torch.full((count, MARGINS.shape[1]), math.inf)
+    distances = torch.zeros(count, MARGINS.shape[1])
     fold_of = torch.arange(count) % CROSS_FITS
     for fold in range(CROSS_FITS):
         model = _fit(samples.at(fold_of != fold), min_std)

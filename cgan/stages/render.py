@@ -77,8 +77,7 @@ def beside_real(drawings: Tensor, labels: Tensor, sheet: Path) -> ImageArray:
 
 
 def latent_interpolation(model: GenerativeModel, steps: int) -> ImageArray:
-    """A row per class (the first 10), along the same path from one latent to another; without latents a sheet
-    that says so."""
+    """A row per class (the first 10), along one path between latents; without any, a sheet that says so."""
     rows = min(model.classes, MAX_ROWS)
     images = model.interpolation(torch.arange(rows), steps, SEED)
     if images is None:

@@ -102,8 +102,7 @@ def preview_steps(count: int, total_steps: int) -> set[int]:
 
 @torch.no_grad()
 def draw_preview(state: TrainState, names: list[str]) -> ImageArray:
-    """Drawings of the generator's EMA: a row per class (the first 50), and a column per latent, always the
-    same ones."""
+    """Drawings of the generator's EMA: a row per class (the first 50), a column per latent."""
     p = state.params
     names = names[:PREVIEW_CLASSES]
     device = state.hardware.device

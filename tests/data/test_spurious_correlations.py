@@ -15,8 +15,7 @@ COUNTS = [90, 60, 130, 40]
 
 
 def noise(seed: int = 0, group_size: int = 1) -> Images:
-    """Of four unequal classes, with which the numbers have nothing to do. Images of a group are of one class
-    and about equally bright."""
+    """Of four unequal classes, unrelated to the numbers. A group is of one class and about equally bright."""
     random = np.random.default_rng(seed)
     labels = np.repeat(np.arange(len(COUNTS)), COUNTS)
     groups = np.arange(len(labels)) // group_size

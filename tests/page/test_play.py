@@ -32,8 +32,7 @@ SLOW = [
 def generator_of(
     kind: str = "deconv", names: tuple[str, ...] | None = None, **changes: Any
 ) -> Generator:
-    """Weights and statistics as after a training: no layer leaves its input as it is, and pictures have
-    contrast."""
+    """Weights and statistics as after a training: no layer leaves its input as it is; there is contrast."""
     facts: dict[str, Any] = {"classes": 10, "channels": 1, "height": 28, "width": 28, "features": 8}
     torch.manual_seed(5)
     network = build_generator(Architecture(kind, **{**facts, "latent_dim": LATENT, **changes}))

@@ -30,8 +30,7 @@ def digits(first: int, count: int) -> Images:
 def test_copies_among_drawings_are_found_and_others_are_not(
     share: float, change: Callable[[Tensor], Tensor]
 ) -> None:
-    """Other digits in place of drawings, the generator's and the shadows'; one in twenty is a copy, or what
-    an overfitted generator draws."""
+    """Other digits in place of all drawings; one in twenty is a copy, or what an overfitted one draws."""
     train, held_out, others = digits(0, 200), digits(200, 200), digits(400, 1200)
     copied = round(share * 400)
     copies = train.at(np.arange(copied) % 200)

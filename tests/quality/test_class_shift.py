@@ -33,6 +33,13 @@ def square(images: Tensor) -> Tensor:
     return images
 
 
+def speckled(images: Tensor) -> Tensor:
+    """One pixel of a hundred is white or black."""
+    random = torch.Generator().manual_seed(0)
+    luck = torch.rand(images.shape, generator=random)
+    return images.where(luck > 0.01, (luck > 0.005).byte() * 255)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -42,6 +49,7 @@ def square(images: Tensor) -> Tensor:
         (lambda images: images.roll(3, 3), "light further right, in pixels, by +3.0"),
         (lambda images: images.roll(-2, 2), "light further down, in pixels, by -2.0"),
         (lambda images: noise(images, 20), "edge"),
+        (speckled, "specks by +0."),
     ],
 )
 def test_a_change_of_one_class_is_named_and_no_other(

@@ -63,8 +63,7 @@ def test_the_memorisation_bias_is_taken_off_real_images() -> None:
 
 @pytest.mark.parametrize(("images", "sets"), [(10, 1), (10, 16), (20, 4)])
 def test_the_mean_bias_varies_by_the_hold_out_and_the_pool(images: int, sets: int) -> None:
-    """5,000 pools of 40 training images, of which each set has some; in variances, the hold-out gives 1 and
-    one set's training images 2."""
+    """5,000 pools of 40 training images; in variances, the hold-out gives 1, one set's training images 2."""
     random = torch.Generator().manual_seed(0)
     pools = torch.randn(5_000, 40, generator=random)
     picks = torch.rand(sets, 5_000, 40, generator=random).argsort(dim=2)[:, :, :images]

@@ -84,7 +84,7 @@ def test_each_distance_sees_what_it_is_of(real: OutlierModels) -> None:
     images, labels = DIGITS[ORDER[:300]], LABELS[ORDER[:300]]
     soft = avg_pool2d(images.float(), 5, 1, 2).byte()
     changed = (square(images.clone()), mirrored(images), two_levels(images), soft)
-    far = [real.distances(rows(some, labels)) > real.limits[labels] for some in changed]
+    far = [real.distances(rows(some, labels)) > real.limits[labels, 0] for some in changed]
     numbers, features, tones, of_soft = (each.float().mean(dim=0).tolist() for each in far)
     assert numbers[0] > 0.2 and features[1] > 0.2 and tones[2] > 0.5 and of_soft[2] == 0
 
@@ -106,7 +106,9 @@ def test_real_images_that_nobody_has_seen_are_no_outliers() -> None:
         assert shown[0].low < LIMIT / 2
         shares = [each.share for each in shown if each.label is None]
         assert max(shares) < LIMIT, "training images are scored by models that lack them"
-        assert found.real.sum(dim=0)[1] == 3000, "held-out images are real ones, too"
+        assert found.real.sum(dim=0)[:, 1].tolist() == [3000] * 2, (
+            "held-out images are real ones, too"
+        )
 
 
 def test_few_images_are_judged_where_that_says_something() -> None:
@@ -131,8 +133,8 @@ def test_what_the_judge_memorised_raises_the_limit_of_the_features() -> None:
         OutlierModels.fit(known, unseen, (1, 28, 24), 10) for known in (training, learnt)
     )
     ratio = memorised.limits / plain.limits
-    assert torch.equal(ratio[:, ::2], torch.ones(10, 2))
-    assert bool((ratio[:, 1] > 0.5).all()), "a third without the rise"
+    assert torch.equal(ratio[:, :, ::2], torch.ones(10, 2, 2))
+    assert bool((ratio[:, :, 1] > 0.5).all()), "a third without the rise"
     others = rows(DIGITS[ORDER[3000:]], LABELS[ORDER[3000:]])
     assert memorised.excesses(others)[0].low < LIMIT
 
@@ -175,4 +177,17 @@ def test_a_limit_is_what_all_but_a_hundredth_keep_and_a_margin() -> None:
         distances[~kept] = lacking.distances(samples.at(~kept))
     limits = MARGINS * distances.quantile(0.99, dim=0, interpolation="higher")
     fitted = OutlierModels.fit(samples, samples, (1, 28, 24), 1)
-    assert fitted.limits[0].tolist() == pytest.approx(limits.tolist(), rel=1e-4)
+    assert torch.allclose(fitted.limits[0], limits, rtol=1e-4)
+
+
+def test_features_of_drawings_have_a_wider_margin(real: OutlierModels) -> None:
+    """Drawings that are between the limits of another day's images and their own are no outliers; what
+    numbers or tones see is one in both."""
+    samples = rows(DIGITS[ORDER[:2000]], LABELS[ORDER[:2000]])
+    lengths = 1.4 / 1.2 * real.limits[samples.labels, 0, 1] / real.distances(samples)[:, 1]
+    mean = real.features_mean[samples.labels]
+    between = samples._replace(features=mean + (samples.features - mean) * lengths[:, None])
+    shares = [real.excesses(between, drawn=drawn)[0].share for drawn in (False, True)]
+    assert shares[0] == 1 and shares[1] < LIMIT
+    levels = rows(two_levels(DIGITS[ORDER[:2000]]), LABELS[ORDER[:2000]])
+    assert real.excesses(levels, drawn=True)[0].share > 0.9

@@ -112,8 +112,7 @@ def by_hand(
     diversity: Sequence[Estimate | None] = (),
     metrics: Mapping[str, Estimate] = {},
 ) -> Evaluation:
-    """Of classes n0, n1, …. `accuracy`: of the drawings; `copies`: so many of so many, by class. Real images
-    have a Fréchet distance of 3."""
+    """Of classes n0, n1, …. `accuracy`: of drawings; `copies`: of so many. Real images: distance 3."""
     count = max(len(copies), len(diversity), len(accuracy.by_class))
     if len(accuracy.by_class) < count:
         accuracy = right([1000] * count, [1000] * count)

@@ -47,8 +47,7 @@ def module_of(stage: str) -> str:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_the_code_that_it_imports(stage: str) -> None:
-    """And on a package where it needs half of it; the training where it needs all, so that a change elsewhere
-    trains nothing."""
+    """And on a package where it needs half of it; training where it needs all: else, it trains too often."""
     no_part = CHANGES_NO_RESULT - CHECKS if stage == "params" else CHANGES_NO_RESULT
     needed = {source_of(name) for name in closure(module_of(stage), no_part)}
     declared = {Path(dep) for dep in entries(stage, "deps") if dep.startswith("cgan/")}
@@ -81,8 +80,7 @@ def test_a_stage_depends_on_the_outputs_that_its_code_names(stage: str) -> None:
     declared = {*entries(stage, "deps")}
     outs_of_others = {out for other in STAGES if other != stage for out in outputs(other)}
     differing = {out for out in outs_of_others if overlaps(out, named) != overlaps(out, declared)}
-    # A training tells where its data came from; only valid data are split; defaults that are in use are
-    # in reports/params.json.
+    # A training tells where its data came from; only valid data are split; defaults are in params.json.
     expected = {"train": {"data/raw"}, "preprocess": {"reports/validation.json"}}.get(stage, set())
     if entries(stage, "params"):
         expected |= {"reports/params.json"}

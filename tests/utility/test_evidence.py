@@ -107,8 +107,7 @@ def test_folds_keep_groups_and_copies_on_one_side(tmp_path: Path) -> None:
 def outcomes(
     rates: dict[str, float], count: int, rounds: int, random: torch.Generator, folded: bool = False
 ) -> list[Outcome]:
-    """Classifiers of ten classes that are right on an image as often as these rates say; images and rounds
-    differ."""
+    """Classifiers of ten classes, right on an image as often as these rates say; images and rounds differ."""
     labels, easy = torch.arange(count) % 10, torch.rand(count, generator=random) * 0.1 - 0.05
     found = []
     for n in range(rounds):

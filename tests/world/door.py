@@ -117,8 +117,7 @@ def many(calls: list[tuple[Path, list[str]]]) -> list[tuple[int, str]]:
 
 
 def peak_bytes(code: str, folder: Path, imports: str = "") -> int:
-    """The most memory of a process that ran this code, beyond what it had after these imports. Its rusage
-    has its parent's in it."""
+    """The most memory of a process that ran this code, beyond that of these imports (a parent's counts)."""
     if not Path("/proc/self/status").exists():
         pytest.skip("memory is read from /proc")
     kilobytes = "int(open('/proc/self/status').read().split('{}:')[1].split()[0])".format

@@ -138,8 +138,7 @@ class Registry:
             self.client.set_model_version_tag(self.model, str(number), key, value[:5000])
 
     def promote(self, number: int, *, why: str, by_person: bool = False) -> None:
-        """Make a version the champion. A person accepts its data, too: from then on data are compared with
-        these."""
+        """Make a version the champion. A person accepts its data, too: later data are compared with these."""
         with store.store_locked():
             champion = self.champion()
             if champion and champion.number == number:

@@ -1,8 +1,7 @@
 """What the gate measures: a generator's drawings, and today's data beside those that a version learnt from.
 
 Today's judge learnt from today's data: it finds the drawings of spoilt data good and those of a good champion
-bad. So data are measured by what is kept at a version's run: how the images of each class looked, and its
-judge.
+bad. So data are measured by what is kept at a version's run: its judge, and how images of each class looked.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from cgan.quality.judge import Judge, load_judge, predict
 from cgan.quality.outliers import Excess, OutlierModels, Samples
 
 KEPT_FILE = "training_data.safetensors"
-KEPT_KIND = "kept_data"  # of the file
+KEPT_KIND = "kept_data_2"  # of the file
 MAX_JUDGED = 5000  # images, at most, that the version's judge sees
 
 
@@ -71,7 +70,7 @@ class DrawingMeasurements:
         return cls(
             replace(evaluation, min_judge_accuracy=min_judge_accuracy),
             largest_shifts(looks, looks_of_real, drawings.shape[1:]),
-            models.excesses(Samples.measure(drawings, prediction.features, labels)),
+            models.excesses(Samples.measure(drawings, prediction.features, labels), drawn=True),
             champion,
         )
 

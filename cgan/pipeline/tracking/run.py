@@ -54,8 +54,7 @@ def read_training(path: Path) -> TrainingRecord:
 class TrackedRun:
     """`mlflow_run`: MLflow's run as it was found or made. `location`: where it is.
 
-    `training`: at least run_key, run_name, experiment and began_ms. All methods raise whatever MLflow
-    raises."""
+    `training`: at least run_key, run_name, experiment and began_ms. Methods raise whatever MLflow raises."""
 
     def __init__(self, client: MlflowClient, training: TrainingRecord) -> None:
         experiment = store.experiment_id(client, training["experiment"])
@@ -170,8 +169,7 @@ def model_of(client: MlflowClient, run: MlflowRun) -> LoggedModel | None:
 
 @contextlib.contextmanager
 def open_run(training: TrainingRecord, command: str = "dvc repro") -> Iterator[TrackedRun]:
-    """The training's run in MLflow. Raises TrackingError where MLflow fails, here or while `command` adds to
-    the run."""
+    """The training's run in MLflow. Raises TrackingError where MLflow fails, here or while `command` adds."""
     uri = store.store_uri(project_root())
     try:
         yield TrackedRun(store.open_store(uri), training)
