@@ -36,12 +36,11 @@ def main() -> None:
     share = f"{percent(right)} (95 %: {percent(low)} to {percent(high)}) of held-out images"
     log.info(f"The judge is right on {share}, mean over classes")
     needed = params.gate.min_judge_accuracy
-    if low < needed:
+    if right < needed:
         log.warning(
-            f"Warning: the gate promotes nothing while the judge may be right on less than "
+            f"Warning: the gate promotes nothing with a judge that is right on less than "
             f"{percent(needed, 0)} (`gate.min_judge_accuracy`). Look at the labels (`cgan validate`, "
-            "reports/real_samples.png), add images, hold out more (`preprocess.holdout_fraction`), raise "
-            "`train_judge.total_kimg`, or merge similar classes."
+            "reports/real_samples.png), add images, raise `train_judge.total_kimg`, or merge similar classes."
         )
 
 

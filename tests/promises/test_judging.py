@@ -26,8 +26,8 @@ from cgan.params.sections import AutoTrainParams, JudgeParams
 from cgan.pipeline.params_file import load_params
 from cgan.quality import judge as judges
 from cgan.quality.evaluate import METRICS
-from cgan.quality.judge import Judge, load_judge, save_judge
-from cgan.stages import evaluate
+from cgan.quality.judge import Judge, load_judge
+from cgan.stages import evaluate, train_judge
 
 Ask = Callable[..., Any]  # a function of the library, asked as its users may wrongly do, too
 SHORT = JudgeParams(total_kimg=0.2, seed=1)
@@ -120,16 +120,21 @@ def test_the_stage_reports_what_cgan_evaluate_says(
 
 
 def test_a_judge_that_knows_nothing_calls_nothing_good(
-    copied: Project, caplog: pytest.LogCaptureFixture
+    copied: Project, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It names one class whatever it sees: words say that it cannot tell, and no class is good or weak."""
-    judge, facts = load_judge(JUDGE)
+    judge, _ = load_judge(JUDGE)
+    monkeypatch.setattr(train_judge, "train_judge", lambda *_: judge)
+    copied.set(gate={"min_judge_accuracy": 1.0})
+    train_judge.main()  # right on all, few as they are
+    assert "promotes nothing" not in caplog.text
     judge.head.weight.zero_()
     judge.head.bias.copy_(torch.tensor([1.0, 0.0, 0.0]))
-    save_judge(JUDGE, judge, {name: facts[name] for name in ("data_digest", "params")})
     with caplog.at_level("INFO"):
+        train_judge.main()
         evaluate.main()
     found = cgan.Evaluation.read(Path("reports/evaluation.json"))
+    assert "promotes nothing" in caplog.text
     assert found.score("conditional_accuracy").real == pytest.approx(1 / 3)
     assert "33.3 %" in found.judge_weakness and repr(found).startswith("CANNOT TELL")
     assert found.judge_weakness in caplog.text and found.judge_weakness in found._repr_html_()

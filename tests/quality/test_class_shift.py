@@ -34,9 +34,7 @@ def square(images: Tensor) -> Tensor:
 
 
 def speckled(images: Tensor) -> Tensor:
-    """One pixel of a hundred is white or black."""
-    random = torch.Generator().manual_seed(0)
-    luck = torch.rand(images.shape, generator=random)
+    luck = torch.rand(images.shape, generator=torch.Generator().manual_seed(0))
     return images.where(luck > 0.01, (luck > 0.005).byte() * 255)
 
 
@@ -81,14 +79,12 @@ def test_a_mean_is_off_by_its_deviations_less_chance() -> None:
         column = torch.tensor(means, dtype=torch.float64)[:, None]
         return Moments(torch.full((len(means),), count), column, torch.ones_like(column))
 
-    # 2 columns: Student's t is 2.24 normal deviations. A difference of two means has 1/100 of one, and 3
-    # of them √(1/100² + 3² / 80,000).
+    # 2 columns: Student's t is 2.24 normal deviations. A difference of 3 has √(1/100² + 3² / 80,000) of one.
     known, found = by_hand(20_000, [0, 0]), by_hand(20_000, [0, 3])
     shifts = certain_differences(found, known, torch.zeros(1))[:, 0].tolist()
     assert shifts == [0, pytest.approx(3 - 2.24 * 0.01458, abs=0.001)]
 
-    # Of few images the interval is not symmetric. Of ten, d is 3 / √(20 / 18); Student's t with 18 degrees of
-    # freedom 2.1009; and 2.8284 is the scale of the transformation, √(40 · 2 / 10).
+    # Of ten, d is 3 / √(20 / 18), Student's t with 18 degrees of freedom 2.1009, the scale √(40 · 2 / 10).
     certain = 2.8284 * math.sinh(math.asinh(3 / math.sqrt(20 / 18) / 2.8284) - 2.1009 / 40**0.5)
     shift = float(certain_differences(by_hand(10, [3]), by_hand(10, [0]), torch.zeros(1)))
     assert shift == pytest.approx(certain, rel=1e-3)

@@ -181,13 +181,12 @@ def test_a_limit_is_what_all_but_a_hundredth_keep_and_a_margin() -> None:
 
 
 def test_features_of_drawings_have_a_wider_margin(real: OutlierModels) -> None:
-    """Drawings that are between the limits of another day's images and their own are no outliers; what
-    numbers or tones see is one in both."""
-    samples = rows(DIGITS[ORDER[:2000]], LABELS[ORDER[:2000]])
-    lengths = 1.4 / 1.2 * real.limits[samples.labels, 0, 1] / real.distances(samples)[:, 1]
-    mean = real.features_mean[samples.labels]
-    between = samples._replace(features=mean + (samples.features - mean) * lengths[:, None])
+    """Numbers and tones have the same."""
+    images, labels = DIGITS[ORDER[:2000]], LABELS[ORDER[:2000]]
+    samples = rows(images, labels)
+    lengths = 1.4 / 1.2 * real.limits[labels, 0, 1] / real.distances(samples)[:, 1]
+    off = (samples.features - real.features_mean[labels]) * lengths[:, None]
+    between = samples._replace(features=real.features_mean[labels] + off)
     shares = [real.excesses(between, drawn=drawn)[0].share for drawn in (False, True)]
     assert shares[0] == 1 and shares[1] < LIMIT
-    levels = rows(two_levels(DIGITS[ORDER[:2000]]), LABELS[ORDER[:2000]])
-    assert real.excesses(levels, drawn=True)[0].share > 0.9
+    assert real.excesses(rows(two_levels(images), labels), drawn=True)[0].share > 0.9
