@@ -115,8 +115,9 @@ def measure(
     `prediction`: the judge's for them, where it is known."""
     prediction = prediction or predict(conditions.judge, drawn)
     drawings = DrawnSet(conditions, drawn, prediction, progress)
+    steps = progress("metrics", range(len(METRICS)))
     return Evaluation(
-        metrics={key: metric.score(drawings) for key, metric in METRICS.items()},
+        metrics={key: METRICS[key].score(drawings) for _, key in zip(steps, METRICS, strict=True)},
         classes=drawings.class_scores(),
         confusion=drawings.accuracy.confusion.tolist(),
         class_names=conditions.train.class_names if conditions.train.is_named else None,

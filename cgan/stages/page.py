@@ -22,7 +22,9 @@ from cgan.training.records import preview_paths
 
 @deterministic()
 def main() -> None:
-    page = render_page(contents_of(load_params()))
+    contents = contents_of(load_params())
+    log.info("Looking at the images, for the page …")
+    page = render_page(contents)
     write_text(project.RUN_PAGE, page)
     log.info(
         "%s: %.1f MB; any browser opens it, offline.", project.RUN_PAGE, len(page.encode()) / 1e6

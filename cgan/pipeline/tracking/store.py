@@ -46,8 +46,7 @@ EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 
 def store_uri(root: Path) -> str:
-    """MLFLOW_TRACKING_URI, a server or a database, else mlflow.db; relative paths of sqlite are of the
-    project's root."""
+    """MLFLOW_TRACKING_URI, a server or a database, else mlflow.db; paths of sqlite are from the root."""
     uri = os.environ.get(STORE_VARIABLE, "").strip() or f"{SQLITE}mlflow.db"
     path = uri.removeprefix(SQLITE)
     return uri if path == uri or path.startswith(":") else f"{SQLITE}{root / path}"
