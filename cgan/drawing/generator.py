@@ -43,7 +43,7 @@ class Generator:
     [2, 0, 7]
     >>> generator.save("digits.safetensors")
 
-    `facts` are what its file says of its making: params, data hash, seed, …; `source`, where it was loaded.
+    `facts` are what its file says of its making: params, data hash, seed, …; `source` is where it came from.
     """
 
     def __init__(

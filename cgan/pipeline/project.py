@@ -74,7 +74,7 @@ def project_root() -> Path:
 
 
 def require_project() -> Path:
-    """The project's folder. Raises CganError elsewhere, where what works on a project makes nothing."""
+    """The project's folder. Raises CganError where there is none."""
     if not ((root := project_root()) / "dvc.yaml").is_file():
         raise CganError(
             f"{root} is no project: there is no dvc.yaml. Run it in a project's top folder: a clone of the "

@@ -60,7 +60,7 @@ def serve(model: str | None, host: str, port: int) -> None:
 
 
 def config_for(provider: GeneratorProvider, host: str, port: int) -> uvicorn.Config:
-    """The server's settings. What others can reach has any name; what only this machine can, has few."""
+    """The server's settings. Where others can reach it, any host name is allowed; else a few are."""
     return uvicorn.Config(
         make_app(provider, (*THIS_MACHINE, host) if is_loopback(host) else ("*",)),
         host,
